@@ -1,0 +1,1 @@
+"""Batching policies: which prompt chunks and which decodes make up the next engine step."""

@@ -1,0 +1,1 @@
+"""KV eviction policies: which cached, unreferenced prefix block is given up first."""

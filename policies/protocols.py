@@ -1,0 +1,537 @@
+"""What each kind of policy sees, and what it decides.
+
+A policy sees *views*: objects of the engine of which it may read the attributes named here and nothing else (``mypy``
+checks that of the project's own policies; :mod:`policies.checks` checks it of everybody's). It acts only through what it
+returns, or, for batching, through the :class:`StepPlan` that it is handed, whose methods check every decision and apply
+it at once, so that a decision may depend on the outcome of the one before, as it does in a real scheduler.
+
+No view holds a request's true output length; a policy that wants one reads ``predicted_output_tokens``, which comes from
+the scenario's predictor (an oracle, a noisy one, or none).
+
+Units: times in seconds, lengths in tokens, KV in blocks of ``kv.block_size`` tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+UNBOUNDED = 1 << 60
+"""What ``stable_steps`` returns when the policy itself sets no end: the engine finds the end by its own events."""
+
+
+class PolicyError(ValueError):
+    """An unknown policy, a bad parameter, or a decision that the engine can't apply; the message says which and why."""
+
+
+# ---------------------------------------------------------------------------------------------------- parameters
+
+
+def param(
+    default: Any,
+    doc: str,
+    *,
+    unit: str = "",
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    choices: Sequence[str] | None = None,
+) -> Any:
+    """Declare one parameter of a policy: its default, what it means, its unit and its bounds.
+
+    The declaration is what ``simulate policies`` prints and what :class:`Policy` checks at construction.
+    """
+    meta = {"doc": doc, "unit": unit, "ge": ge, "gt": gt, "le": le, "choices": tuple(choices) if choices else None}
+    return field(default=default, kw_only=True, metadata=meta)
+
+
+@dataclass
+class Policy:
+    """Base of every policy: a dataclass whose fields are its parameters, each declared with :func:`param`.
+
+    Subclasses set ``name`` (as users write it; the file is called the same with ``-`` as ``_``) and ``source`` (the
+    paper, code and version that they follow), and are decorated with ``@dataclass``. Run-time state that is no
+    parameter is set up in ``reset``.
+
+    Raises
+    ------
+    PolicyError
+        If a parameter lies outside its declared bounds or has another type than its default.
+    """
+
+    kind: ClassVar[str] = ""
+    name: ClassVar[str] = ""
+    source: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            setattr(self, f.name, _checked(self.name, f, getattr(self, f.name)))
+        self.reset()
+
+    def reset(self) -> None:
+        """Set up run-time state; called at construction, before any decision."""
+
+
+def _checked(policy: str, f: Field[Any], value: Any) -> Any:
+    """Return ``value`` as the type of the field's default, or raise a `PolicyError` that says what is allowed."""
+    meta: Mapping[str, Any] = f.metadata
+    default = f.default
+    where = f"parameter {f.name!r} of policy {policy!r}"
+    unit = f" {meta['unit']}" if meta.get("unit") else ""
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise PolicyError(f"{where} must be true or false, got {value!r}")
+        return value
+    if isinstance(default, int | float):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise PolicyError(f"{where} must be a number{unit and ' in' + unit}, got {value!r}")
+        if isinstance(default, int):
+            if value != math.floor(value):
+                raise PolicyError(f"{where} must be a whole number{unit and ' of' + unit}, got {value!r}")
+            value = int(value)
+        if math.isnan(value):
+            raise PolicyError(f"{where} must be a number{unit and ' in' + unit}, got NaN")
+        for bound, holds, text in (
+            ("ge", lambda v, b: v >= b, "at least"),
+            ("gt", lambda v, b: v > b, "above"),
+            ("le", lambda v, b: v <= b, "at most"),
+        ):
+            if meta.get(bound) is not None and not holds(value, meta[bound]):
+                raise PolicyError(f"{where} must be {text} {meta[bound]}{unit}, got {value!r}")
+        return type(default)(value)
+    if meta.get("choices") and value not in meta["choices"]:
+        raise PolicyError(f"{where} must be one of {', '.join(meta['choices'])}, got {value!r}")
+    return value
+
+
+# --------------------------------------------------------------------------------------------------------- views
+
+
+class RequestView(Protocol):
+    """One request as a policy may see it."""
+
+    @property
+    def request_id(self) -> int:
+        """Row of the request in the trace; unique in a run."""
+        ...
+
+    @property
+    def arrival_s(self) -> float:
+        """When the request reached the cluster."""
+        ...
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Length of the prompt."""
+        ...
+
+    @property
+    def computed_tokens(self) -> int:
+        """Tokens of the current prefill that are computed or were found in the prefix cache (0 while waiting)."""
+        ...
+
+    @property
+    def remaining_prefill(self) -> int:
+        """Tokens to compute before the next output token; 0 for a request that decodes.
+
+        The prompt less what is computed; after a preemption by recompute also the tokens generated before it.
+        For a waiting request prefix-cache hits are not yet taken off: ask ``StepPlan.uncached_tokens``.
+        """
+        ...
+
+    @property
+    def context_tokens(self) -> int:
+        """Tokens whose keys and values the replica holds for this request."""
+        ...
+
+    @property
+    def generated_tokens(self) -> int:
+        """Output tokens so far."""
+        ...
+
+    @property
+    def predicted_output_tokens(self) -> float:
+        """The predictor's estimate of the output length; NaN where the scenario has no predictor."""
+        ...
+
+    @property
+    def priority(self) -> int:
+        """Smaller is more urgent (as in vLLM); 0 where the trace has none."""
+        ...
+
+    @property
+    def tenant(self) -> str:
+        """Whose request it is; empty where the trace has none."""
+        ...
+
+    @property
+    def preemptions(self) -> int:
+        """How often it was preempted so far."""
+        ...
+
+
+class WaitingView(Protocol):
+    """The waiting queue of a replica, in the order of its queueing policy; preempted requests come first."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[RequestView]: ...
+
+    @property
+    def first(self) -> RequestView:
+        """The request to consider next; an ``IndexError`` if none waits."""
+        ...
+
+
+class KVView(Protocol):
+    """The replica's paged KV memory."""
+
+    @property
+    def block_size(self) -> int:
+        """Tokens a block."""
+        ...
+
+    @property
+    def total_blocks(self) -> int:
+        """Blocks in all."""
+        ...
+
+    @property
+    def free_blocks(self) -> int:
+        """Blocks that an allocation can have now, cached but unreferenced ones included."""
+        ...
+
+
+class LimitsView(Protocol):
+    """Engine limits, as the scenario or the engine's defaults set them."""
+
+    @property
+    def max_num_seqs(self) -> int:
+        """Most requests that run at a time on the replica."""
+        ...
+
+    @property
+    def max_num_batched_tokens(self) -> int:
+        """Most tokens of one step (the token budget or chunk size of chunked policies)."""
+        ...
+
+    @property
+    def max_model_len(self) -> int:
+        """Longest context served, tokens."""
+        ...
+
+
+class ReplicaView(Protocol):
+    """What a batching policy sees when the replica can start a step.
+
+    With pipeline parallelism as many batches are in flight as there are stages; requests of the other batches in
+    flight can't be scheduled now, and ``running``, ``prefilling`` and the decoding counts leave them out.
+    """
+
+    @property
+    def now_s(self) -> float:
+        """The time."""
+        ...
+
+    @property
+    def limits(self) -> LimitsView: ...
+
+    @property
+    def kv(self) -> KVView: ...
+
+    @property
+    def waiting(self) -> WaitingView: ...
+
+    @property
+    def swapped(self) -> Sequence[RequestView]:
+        """Requests whose KV was swapped out to host memory, oldest first."""
+        ...
+
+    @property
+    def num_running(self) -> int:
+        """Requests that hold KV on this replica, in all batches in flight."""
+        ...
+
+    @property
+    def num_schedulable(self) -> int:
+        """Running requests that this step may schedule."""
+        ...
+
+    @property
+    def running(self) -> Iterator[RequestView]:
+        """Schedulable running requests in the order of their admission. O(batch): not for the usual path."""
+        ...
+
+    @property
+    def youngest(self) -> RequestView:
+        """The schedulable running request admitted last."""
+        ...
+
+    @property
+    def prefilling(self) -> Sequence[RequestView]:
+        """Schedulable running requests whose prefill isn't complete, in the order of their admission."""
+        ...
+
+    @property
+    def num_decoding(self) -> int:
+        """Schedulable running requests that are ready to decode."""
+        ...
+
+
+class StepPlan(Protocol):
+    """The next step under construction: the only way in which a batching policy acts.
+
+    Every method applies its decision at once (KV is allocated, queues change) and says whether it could. A plan left
+    empty means that nothing runs until something changes.
+    """
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in the step so far, decodes counted as one each."""
+        ...
+
+    @property
+    def prefill_tokens(self) -> int:
+        """Prompt tokens in the step so far."""
+        ...
+
+    @property
+    def num_decodes(self) -> int:
+        """Decodes in the step so far."""
+        ...
+
+    @property
+    def num_preempted(self) -> int:
+        """Requests preempted or swapped out in this plan."""
+        ...
+
+    @property
+    def num_admitted(self) -> int:
+        """Waiting requests admitted in this plan."""
+        ...
+
+    def decode_shortfall(self) -> int:
+        """Blocks that :meth:`decode_all` lacks (0: it would succeed)."""
+        ...
+
+    def decode_all(self) -> int:
+        """Decode one token of every request that is ready; return how many.
+
+        Raises
+        ------
+        PolicyError
+            If blocks lack: see :meth:`decode_shortfall` and :meth:`preempt` first.
+        """
+        ...
+
+    def decode_some(self, requests: Sequence[RequestView]) -> int:
+        """Decode one token of each of these requests only; O(batch). The others keep their KV and wait a step."""
+        ...
+
+    def uncached_tokens(self, request: RequestView) -> int:
+        """Tokens a waiting request would have to compute if admitted now, prefix-cache hits taken off (at least 1)."""
+        ...
+
+    def prefill(
+        self, request: RequestView, tokens: int, *, reserve_tokens: int = 0, keep_free_blocks: int = 0
+    ) -> bool:
+        """Compute the next ``tokens`` prompt tokens of a waiting or prefilling request in this step.
+
+        A waiting request is admitted by this, its cached prefix taken first. KV is allocated for what is then
+        computed, or for a context of ``reserve_tokens`` if that is more. False, with nothing changed, if after that
+        fewer than ``keep_free_blocks`` blocks were free (admission watermark) or blocks lack.
+
+        Raises
+        ------
+        PolicyError
+            If ``tokens`` isn't between 1 and what remains, or the request can't be scheduled in this step.
+        """
+        ...
+
+    def preempt(self, request: RequestView, *, swap: bool = False) -> None:
+        """Take a running request out: its KV is freed and recomputed later, or swapped out to host memory.
+
+        A swapped-out request goes to ``view.swapped``, another one to the front of the waiting queue. Where host
+        memory for swapping is full the request is recomputed instead, and the result counts it.
+        """
+        ...
+
+    def swap_in(self, request: RequestView, *, keep_free_blocks: int = 0) -> bool:
+        """Bring a swapped-out request back into the running ones; False if blocks lack. It can decode in this step."""
+        ...
+
+    def pad(self, tokens: int) -> None:
+        """Add tokens that are computed by the dense layers for nobody (padding, finished slots of a static batch)."""
+        ...
+
+
+class ClusterView(Protocol):
+    """What a routing policy sees. Arrays have one element a replica and are read-only.
+
+    A router stands outside the engines: it knows what it sent and what ended, as a load balancer does.
+    """
+
+    @property
+    def now_s(self) -> float: ...
+
+    @property
+    def num_replicas(self) -> int: ...
+
+    @property
+    def outstanding_requests(self) -> npt.NDArray[np.int64]:
+        """Requests sent to each replica that have not ended."""
+        ...
+
+    @property
+    def outstanding_tokens(self) -> npt.NDArray[np.int64]:
+        """Prompt tokens plus predicted output tokens (0 without a predictor) of those requests."""
+        ...
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """The router's own stream of random numbers."""
+        ...
+
+
+class ArrivalView(Protocol):
+    """An arriving request as a router sees it."""
+
+    @property
+    def request_id(self) -> int: ...
+    @property
+    def prompt_tokens(self) -> int: ...
+    @property
+    def predicted_output_tokens(self) -> float: ...
+    @property
+    def session_id(self) -> int:
+        """Conversation that the request belongs to; -1 for none."""
+        ...
+
+    @property
+    def block_hashes(self) -> Sequence[int]:
+        """Chained identities of the prompt's blocks of ``block_size_tokens`` tokens; empty where unknown.
+
+        Chained: equal identities mean equal tokens up to and including that block.
+        """
+        ...
+
+    @property
+    def block_size_tokens(self) -> int: ...
+    @property
+    def tenant(self) -> str: ...
+    @property
+    def priority(self) -> int: ...
+
+
+class CachedBlockView(Protocol):
+    """A run of KV blocks with one identity in the prefix cache that no running request refers to."""
+
+    @property
+    def num_blocks(self) -> int:
+        """KV blocks in it."""
+        ...
+
+    @property
+    def num_tokens(self) -> int: ...
+    @property
+    def depth_tokens(self) -> int:
+        """Tokens of the prefix before it."""
+        ...
+
+    @property
+    def hits(self) -> int:
+        """How often it was found by a request since it was cached."""
+        ...
+
+    @property
+    def cached_order(self) -> int:
+        """Grows with the time at which it was first written."""
+        ...
+
+    @property
+    def released_order(self) -> int:
+        """Grows with the time at which the last request that referred to it let it go."""
+        ...
+
+
+# --------------------------------------------------------------------------------------------------------- kinds
+
+
+@dataclass
+class BatchingPolicy(Policy):
+    """Composes each engine step. One instance a replica; it may keep state between steps.
+
+    Class attributes
+    ----------------
+    queueing
+        Name of the queueing policy used where the scenario names none.
+    admits_in_order
+        True if a request never starts before one that stands before it in the waiting queue. The engine then knows
+        that an arrival behind a blocked request changes nothing.
+    defaults
+        Engine limits where the scenario sets none: ``max_num_seqs``, ``max_num_batched_tokens``,
+        ``prefix_caching`` (bool), ``preemption`` (``"recompute"`` or ``"swap"``).
+    """
+
+    kind: ClassVar[str] = "batching"
+    queueing: ClassVar[str] = "fcfs"
+    admits_in_order: ClassVar[bool] = False
+    defaults: ClassVar[Mapping[str, Any]] = {}
+
+    def compose(self, view: ReplicaView, plan: StepPlan) -> None:
+        """Fill ``plan`` with the next step. Called whenever a batch can start."""
+        raise NotImplementedError
+
+    def stable_steps(self, view: ReplicaView, plan: StepPlan) -> int:
+        """For how many steps, this one included, the policy would decide as it just did if nothing else changed.
+
+        Asked after ``compose``, only where the plan admitted, preempted and swapped nothing and decodes all or none
+        of the ready requests. "Nothing else" means: no arrival, no completion of a request or of a prefill, every
+        decode one token longer, every chunk of the same size again, free blocks falling. The engine ends the run by
+        itself at each of those events and before blocks run out; UNBOUNDED is then the usual answer, 1 always right.
+        """
+        return 1
+
+
+@dataclass
+class QueueingPolicy(Policy):
+    """Orders the waiting queue of a replica."""
+
+    kind: ClassVar[str] = "queueing"
+
+    def key(self, request: RequestView) -> float:
+        """Return the sort key, fixed when the request is queued: smallest first, ties in the order of arrival."""
+        raise NotImplementedError
+
+
+@dataclass
+class RoutingPolicy(Policy):
+    """Chooses the replica of an arriving request."""
+
+    kind: ClassVar[str] = "routing"
+
+    def route(self, request: ArrivalView, cluster: ClusterView) -> int:
+        """Return the index of the replica, 0 to ``cluster.num_replicas - 1``."""
+        raise NotImplementedError
+
+
+@dataclass
+class KVEvictionPolicy(Policy):
+    """Chooses which cached, unreferenced blocks go first when KV memory is needed."""
+
+    kind: ClassVar[str] = "kv_eviction"
+
+    def rank(self, block: CachedBlockView) -> float:
+        """Return the rank of a block that became unreferenced; the smallest rank is evicted first.
+
+        Ties are broken by ``released_order``; a request's blocks are released last block first, so that the end of a
+        prefix goes before its beginning.
+        """
+        raise NotImplementedError
+
+    def evicted(self, rank: float) -> None:
+        """Hear that a block of this rank was evicted (for policies that age)."""

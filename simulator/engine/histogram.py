@@ -1,0 +1,101 @@
+"""Histogram of durations with bins of at most 0.5 % relative width, exact in count, sum and maximum."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+_FLUSH_AT = 1 << 16
+_LOW_BITS = 20
+
+
+@cache
+def bin_edges() -> npt.NDArray[np.int64]:
+    """Lower edges of the bins in ns, from 0 to about 12 days: exact below 200 ns, then 0.5 % apart.
+
+    Edges are made with whole numbers only, so that every processor puts a duration in the same bin.
+    """
+    edges = [0]
+    while edges[-1] < 10**15:
+        edges.append(edges[-1] + max(1, edges[-1] // 200))
+    return np.array(edges, dtype=np.int64)
+
+
+class DurationHistogram:
+    """Counts durations in ns. Adding is O(1); binning is done in bulk, because one NumPy call costs as much as a step."""
+
+    __slots__ = ("_array_counts", "_arrays", "_counts", "_gaps", "_pending", "counts", "max_ns", "total", "total_ns")
+
+    def __init__(self) -> None:
+        self.counts: npt.NDArray[np.int64] = np.zeros(len(bin_edges()), dtype=np.int64)
+        self.total = 0
+        self.total_ns = 0
+        self.max_ns = 0
+        self._gaps: list[int] = []
+        self._counts: list[int] = []
+        self._arrays: list[npt.NDArray[np.int64]] = []
+        self._array_counts: list[int] = []
+        self._pending = 0
+
+    def add(self, duration_ns: int, count: int) -> None:
+        """Count a duration ``count`` times."""
+        self._gaps.append(duration_ns)
+        self._counts.append(count)
+        if len(self._gaps) >= _FLUSH_AT:
+            self.flush()
+
+    def add_each(self, durations_ns: npt.NDArray[np.int64], count: int) -> None:
+        """Count each element ``count`` times. The array must not change afterwards."""
+        self._arrays.append(durations_ns)
+        self._array_counts.append(count)
+        self._pending += len(durations_ns)
+        if self._pending >= _FLUSH_AT:
+            self.flush()
+
+    def flush(self) -> None:
+        """Bin what was added since the last flush."""
+        parts: list[tuple[Any, Any]] = []
+        if self._gaps:
+            parts.append((np.array(self._gaps, dtype=np.int64), np.array(self._counts, dtype=np.int64)))
+        if self._arrays:
+            lengths = [len(a) for a in self._arrays]
+            parts.append((np.concatenate(self._arrays), np.repeat(self._array_counts, lengths)))
+        for durations, counts in parts:
+            if len(durations) == 0:
+                continue
+            bins = np.searchsorted(bin_edges(), durations, side="right") - 1
+            np.add.at(self.counts, bins, counts)
+            self.total += int(counts.sum())
+            # Two halves, so that the products stay far below 2^63 whatever the durations.
+            high, low = durations >> _LOW_BITS, durations & ((1 << _LOW_BITS) - 1)
+            self.total_ns += (int((high * counts).sum()) << _LOW_BITS) + int((low * counts).sum())
+            self.max_ns = max(self.max_ns, int(durations.max()))
+        self._gaps, self._counts, self._arrays, self._array_counts, self._pending = [], [], [], [], 0
+
+    def merge(self, other: DurationHistogram) -> None:
+        """Add another histogram's counts to this one."""
+        self.flush()
+        other.flush()
+        self.counts = self.counts + other.counts
+        self.total += other.total
+        self.total_ns += other.total_ns
+        self.max_ns = max(self.max_ns, other.max_ns)
+
+    def mean_s(self) -> float | None:
+        """Exact mean in seconds; None if empty."""
+        self.flush()
+        return self.total_ns / self.total / 1e9 if self.total else None
+
+    def quantile_s(self, q: float) -> float | None:
+        """Quantile in seconds, to within one bin (0.5 %): the bin's middle, never above the maximum. None if empty."""
+        self.flush()
+        if not self.total:
+            return None
+        rank = q * (self.total - 1)
+        index = int(np.searchsorted(np.cumsum(self.counts), rank, side="right"))
+        edges = bin_edges()
+        upper = edges[index + 1] - 1 if index + 1 < len(edges) else edges[index]
+        return min(float(edges[index] + upper) / 2, float(self.max_ns)) / 1e9

@@ -1,0 +1,145 @@
+"""One request on its way through a replica."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as SequenceOf
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from simulator.engine.clock import NS_PER_S
+
+if TYPE_CHECKING:
+    from simulator.engine.decode_group import DecodeGroup
+    from simulator.engine.kv import CacheUnit
+
+
+class State(IntEnum):
+    """Where a sequence is."""
+
+    WAITING = 0
+    PREFILLING = 1
+    DECODING = 2
+    SWAPPED = 3
+    ENDED = 4
+
+
+class Sequence:
+    """A request's state in the engine; policies see it as a `policies.protocols.RequestView`.
+
+    While it decodes, its progress is kept by its `DecodeGroup` for all members at once, so that a step costs the same
+    whatever the batch: ``generated_tokens`` and ``context_tokens`` are worked out when somebody asks.
+
+    Attributes
+    ----------
+    prefill_target
+        Tokens to have in KV before the next output token: the prompt, after a recompute also what was generated.
+    private_blocks, units
+        KV held: blocks of its own, and prefix-cache units shared with others.
+    last_token_ns
+        When its last output token came; kept up to date only outside its decode group (-1: none yet).
+    itl_max_ns
+        Largest gap between output tokens so far, likewise.
+    """
+
+    __slots__ = (
+        "_output_tokens",
+        "arrival_ns",
+        "arrival_order",
+        "base_context",
+        "base_generated",
+        "class_code",
+        "computed_tokens",
+        "epoch",
+        "first_gap_step",
+        "group",
+        "hashes",
+        "itl_max_ns",
+        "join_step",
+        "last_token_ns",
+        "match",
+        "match_version",
+        "planned",
+        "predicted_output_tokens",
+        "preemptions",
+        "prefill_target",
+        "priority",
+        "private_blocks",
+        "prompt_tokens",
+        "request_id",
+        "session_id",
+        "state",
+        "tenant",
+        "ticket",
+        "units",
+    )
+
+    def __init__(
+        self,
+        request_id: int,
+        arrival_ns: int,
+        prompt_tokens: int,
+        output_tokens: int,
+        *,
+        predicted_output_tokens: float = float("nan"),
+        class_code: int = 0,
+        priority: int = 0,
+        tenant: str = "",
+        session_id: int = -1,
+        hashes: SequenceOf[int] = (),
+    ) -> None:
+        self.request_id = request_id
+        self.arrival_ns = arrival_ns
+        self.prompt_tokens = prompt_tokens
+        self._output_tokens = output_tokens
+        self.predicted_output_tokens = predicted_output_tokens
+        self.class_code = class_code
+        self.priority = priority
+        self.tenant = tenant
+        self.session_id = session_id
+        self.hashes = hashes
+        self.state = State.WAITING
+        self.prefill_target = prompt_tokens
+        self.computed_tokens = 0
+        self.base_generated = 0
+        self.base_context = 0
+        self.group: DecodeGroup | None = None
+        self.join_step = 0
+        self.first_gap_step = 0
+        self.epoch = 0
+        self.planned = False
+        self.private_blocks = 0
+        self.units: list[CacheUnit] = []
+        self.match = 0
+        self.match_version = -1
+        self.last_token_ns = -1
+        self.itl_max_ns = 0
+        self.preemptions = 0
+        self.ticket = 0
+        self.arrival_order = 0
+
+    @property
+    def arrival_s(self) -> float:
+        """When the request reached the cluster, seconds."""
+        return self.arrival_ns / NS_PER_S
+
+    @property
+    def remaining_prefill(self) -> int:
+        """Tokens to compute before the next output token."""
+        return self.prefill_target - self.computed_tokens if self.state <= State.PREFILLING else 0
+
+    @property
+    def generated_tokens(self) -> int:
+        """Output tokens so far."""
+        if self.group is None:
+            return self.base_generated
+        return self.base_generated + self.group.step - self.join_step
+
+    @property
+    def context_tokens(self) -> int:
+        """Tokens in KV."""
+        if self.group is not None:
+            return self.base_context + self.group.step - self.join_step
+        return self.computed_tokens
+
+    def __repr__(self) -> str:
+        return f"<request {self.request_id} {self.state.name.lower()}>"

@@ -1,12 +1,13 @@
 """What each kind of policy sees, and what it decides.
 
-A policy sees *views*: objects of the engine of which it may read the attributes named here and nothing else (``mypy``
-checks that of the project's own policies; :mod:`policies.checks` checks it of everybody's). It acts only through what it
-returns, or, for batching, through the :class:`StepPlan` that it is handed, whose methods check every decision and apply
-it at once, so that a decision may depend on the outcome of the one before, as it does in a real scheduler.
+A policy sees *views*: objects of the engine of which it may read the attributes named here and nothing else
+(``mypy`` checks that of the project's own policies; :mod:`policies.checks` checks it of everybody's). It acts
+only through what it returns, or, for batching, through the :class:`StepPlan` that it is handed, whose methods
+check every decision and apply it at once, so that a decision may depend on the outcome of the one before, as
+it does in a real scheduler.
 
-No view holds a request's true output length; a policy that wants one reads ``predicted_output_tokens``, which comes from
-the scenario's predictor (an oracle, a noisy one, or none).
+No view holds a request's true output length; a policy that wants one reads ``predicted_output_tokens``, which
+comes from the scenario's predictor (an oracle, a noisy one, or none).
 
 Units: times in seconds, lengths in tokens, KV in blocks of ``kv.block_size`` tokens.
 """
@@ -14,6 +15,7 @@ Units: times in seconds, lengths in tokens, KV in blocks of ``kv.block_size`` to
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, ClassVar, Protocol
@@ -22,14 +24,14 @@ import numpy as np
 import numpy.typing as npt
 
 UNBOUNDED = 1 << 60
-"""What ``stable_steps`` returns when the policy itself sets no end: the engine finds the end by its own events."""
+"""What ``stable_steps`` returns when the policy itself sets no end: the engine ends it by its own events."""
 
 
 class PolicyError(ValueError):
-    """An unknown policy, a bad parameter, or a decision that the engine can't apply; the message says which and why."""
+    """An unknown policy, a bad parameter, or a decision that can't be applied; its message says why."""
 
 
-# ---------------------------------------------------------------------------------------------------- parameters
+# ------------------------------------------------------------------------------------------------- parameters
 
 
 def param(
@@ -46,7 +48,14 @@ def param(
 
     The declaration is what ``simulate policies`` prints and what :class:`Policy` checks at construction.
     """
-    meta = {"doc": doc, "unit": unit, "ge": ge, "gt": gt, "le": le, "choices": tuple(choices) if choices else None}
+    meta = {
+        "doc": doc,
+        "unit": unit,
+        "ge": ge,
+        "gt": gt,
+        "le": le,
+        "choices": tuple(choices) if choices else None,
+    }
     return field(default=default, kw_only=True, metadata=meta)
 
 
@@ -54,9 +63,9 @@ def param(
 class Policy:
     """Base of every policy: a dataclass whose fields are its parameters, each declared with :func:`param`.
 
-    Subclasses set ``name`` (as users write it; the file is called the same with ``-`` as ``_``) and ``source`` (the
-    paper, code and version that they follow), and are decorated with ``@dataclass``. Run-time state that is no
-    parameter is set up in ``reset``.
+    Subclasses set ``name`` (as users write it; the file is called the same with ``-`` as ``_``) and
+    ``source`` (the paper, code and version that they follow), and are decorated with ``@dataclass``. Run-time
+    state that is no parameter is set up in ``reset``.
 
     Raises
     ------
@@ -78,7 +87,7 @@ class Policy:
 
 
 def _checked(policy: str, f: Field[Any], value: Any) -> Any:
-    """Return ``value`` as the type of the field's default, or raise a `PolicyError` that says what is allowed."""
+    """Return ``value`` as the type of the field's default, or raise a `PolicyError`: what is allowed."""
     meta: Mapping[str, Any] = f.metadata
     default = f.default
     where = f"parameter {f.name!r} of policy {policy!r}"
@@ -96,12 +105,12 @@ def _checked(policy: str, f: Field[Any], value: Any) -> Any:
             value = int(value)
         if math.isnan(value):
             raise PolicyError(f"{where} must be a number{unit and ' in' + unit}, got NaN")
-        for bound, holds, text in (
-            ("ge", lambda v, b: v >= b, "at least"),
-            ("gt", lambda v, b: v > b, "above"),
-            ("le", lambda v, b: v <= b, "at most"),
+        for bound, breaks, text in (
+            ("ge", operator.lt, "at least"),
+            ("gt", operator.le, "above"),
+            ("le", operator.gt, "at most"),
         ):
-            if meta.get(bound) is not None and not holds(value, meta[bound]):
+            if meta.get(bound) is not None and breaks(value, meta[bound]):
                 raise PolicyError(f"{where} must be {text} {meta[bound]}{unit}, got {value!r}")
         return type(default)(value)
     if meta.get("choices") and value not in meta["choices"]:
@@ -109,7 +118,7 @@ def _checked(policy: str, f: Field[Any], value: Any) -> Any:
     return value
 
 
-# --------------------------------------------------------------------------------------------------------- views
+# ------------------------------------------------------------------------------------------------------ views
 
 
 class RequestView(Protocol):
@@ -132,7 +141,7 @@ class RequestView(Protocol):
 
     @property
     def computed_tokens(self) -> int:
-        """Tokens of the current prefill that are computed or were found in the prefix cache (0 while waiting)."""
+        """Tokens of the current prefill computed or found in the prefix cache (0 while waiting)."""
         ...
 
     @property
@@ -228,8 +237,8 @@ class LimitsView(Protocol):
 class ReplicaView(Protocol):
     """What a batching policy sees when the replica can start a step.
 
-    With pipeline parallelism as many batches are in flight as there are stages; requests of the other batches in
-    flight can't be scheduled now, and ``running``, ``prefilling`` and the decoding counts leave them out.
+    With pipeline parallelism as many batches are in flight as there are stages; requests of the other batches
+    in flight can't be scheduled now, and ``running``, ``prefilling`` and the decoding counts leave them out.
     """
 
     @property
@@ -238,13 +247,19 @@ class ReplicaView(Protocol):
         ...
 
     @property
-    def limits(self) -> LimitsView: ...
+    def limits(self) -> LimitsView:
+        """Engine limits."""
+        ...
 
     @property
-    def kv(self) -> KVView: ...
+    def kv(self) -> KVView:
+        """KV memory."""
+        ...
 
     @property
-    def waiting(self) -> WaitingView: ...
+    def waiting(self) -> WaitingView:
+        """Waiting queue."""
+        ...
 
     @property
     def swapped(self) -> Sequence[RequestView]:
@@ -285,8 +300,8 @@ class ReplicaView(Protocol):
 class StepPlan(Protocol):
     """The next step under construction: the only way in which a batching policy acts.
 
-    Every method applies its decision at once (KV is allocated, queues change) and says whether it could. A plan left
-    empty means that nothing runs until something changes.
+    Every method applies its decision at once (KV is allocated, queues change) and says whether it could. A
+    plan left empty means that nothing runs until something changes.
     """
 
     @property
@@ -329,11 +344,11 @@ class StepPlan(Protocol):
         ...
 
     def decode_some(self, requests: Sequence[RequestView]) -> int:
-        """Decode one token of each of these requests only; O(batch). The others keep their KV and wait a step."""
+        """Decode one token of each of these requests only; O(batch). The others keep KV and wait a step."""
         ...
 
     def uncached_tokens(self, request: RequestView) -> int:
-        """Tokens a waiting request would have to compute if admitted now, prefix-cache hits taken off (at least 1)."""
+        """Tokens to compute if a waiting request were admitted now: without prefix-cache hits, at least 1."""
         ...
 
     def prefill(
@@ -342,8 +357,8 @@ class StepPlan(Protocol):
         """Compute the next ``tokens`` prompt tokens of a waiting or prefilling request in this step.
 
         A waiting request is admitted by this, its cached prefix taken first. KV is allocated for what is then
-        computed, or for a context of ``reserve_tokens`` if that is more. False, with nothing changed, if after that
-        fewer than ``keep_free_blocks`` blocks were free (admission watermark) or blocks lack.
+        computed, or for a context of ``reserve_tokens`` if that is more. False, with nothing changed, if
+        after that fewer than ``keep_free_blocks`` blocks were free (admission watermark) or blocks lack.
 
         Raises
         ------
@@ -355,17 +370,17 @@ class StepPlan(Protocol):
     def preempt(self, request: RequestView, *, swap: bool = False) -> None:
         """Take a running request out: its KV is freed and recomputed later, or swapped out to host memory.
 
-        A swapped-out request goes to ``view.swapped``, another one to the front of the waiting queue. Where host
-        memory for swapping is full the request is recomputed instead, and the result counts it.
+        A swapped-out request goes to ``view.swapped``, another one to the front of the waiting queue. Where
+        host memory for swapping is full the request is recomputed instead, and the result counts it.
         """
         ...
 
     def swap_in(self, request: RequestView, *, keep_free_blocks: int = 0) -> bool:
-        """Bring a swapped-out request back into the running ones; False if blocks lack. It can decode in this step."""
+        """Bring a swapped-out request back to running; False if blocks lack. It can decode in this step."""
         ...
 
     def pad(self, tokens: int) -> None:
-        """Add tokens that are computed by the dense layers for nobody (padding, finished slots of a static batch)."""
+        """Add tokens that the dense layers compute for nobody (padding, finished slots of a static batch)."""
         ...
 
 
@@ -376,10 +391,14 @@ class ClusterView(Protocol):
     """
 
     @property
-    def now_s(self) -> float: ...
+    def now_s(self) -> float:
+        """The time."""
+        ...
 
     @property
-    def num_replicas(self) -> int: ...
+    def num_replicas(self) -> int:
+        """Number of replicas."""
+        ...
 
     @property
     def outstanding_requests(self) -> npt.NDArray[np.int64]:
@@ -401,11 +420,20 @@ class ArrivalView(Protocol):
     """An arriving request as a router sees it."""
 
     @property
-    def request_id(self) -> int: ...
+    def request_id(self) -> int:
+        """Row of the request in the trace."""
+        ...
+
     @property
-    def prompt_tokens(self) -> int: ...
+    def prompt_tokens(self) -> int:
+        """Length of the prompt."""
+        ...
+
     @property
-    def predicted_output_tokens(self) -> float: ...
+    def predicted_output_tokens(self) -> float:
+        """The predictor's estimate of the output length; NaN without a predictor."""
+        ...
+
     @property
     def session_id(self) -> int:
         """Conversation that the request belongs to; -1 for none."""
@@ -420,11 +448,19 @@ class ArrivalView(Protocol):
         ...
 
     @property
-    def block_size_tokens(self) -> int: ...
+    def block_size_tokens(self) -> int:
+        """Tokens a block of ``block_hashes``."""
+        ...
+
     @property
-    def tenant(self) -> str: ...
+    def tenant(self) -> str:
+        """Whose request it is; empty where the trace has none."""
+        ...
+
     @property
-    def priority(self) -> int: ...
+    def priority(self) -> int:
+        """Smaller is more urgent; 0 where the trace has none."""
+        ...
 
 
 class CachedBlockView(Protocol):
@@ -436,7 +472,10 @@ class CachedBlockView(Protocol):
         ...
 
     @property
-    def num_tokens(self) -> int: ...
+    def num_tokens(self) -> int:
+        """Tokens in it."""
+        ...
+
     @property
     def depth_tokens(self) -> int:
         """Tokens of the prefix before it."""
@@ -458,7 +497,7 @@ class CachedBlockView(Protocol):
         ...
 
 
-# --------------------------------------------------------------------------------------------------------- kinds
+# ------------------------------------------------------------------------------------------------------ kinds
 
 
 @dataclass
@@ -470,8 +509,8 @@ class BatchingPolicy(Policy):
     queueing
         Name of the queueing policy used where the scenario names none.
     admits_in_order
-        True if a request never starts before one that stands before it in the waiting queue. The engine then knows
-        that an arrival behind a blocked request changes nothing.
+        True if a request never starts before one that stands before it in the waiting queue. The engine then
+        knows that an arrival behind a blocked request changes nothing.
     defaults
         Engine limits where the scenario sets none: ``max_num_seqs``, ``max_num_batched_tokens``,
         ``prefix_caching`` (bool), ``preemption`` (``"recompute"`` or ``"swap"``).
@@ -487,12 +526,13 @@ class BatchingPolicy(Policy):
         raise NotImplementedError
 
     def stable_steps(self, view: ReplicaView, plan: StepPlan) -> int:
-        """For how many steps, this one included, the policy would decide as it just did if nothing else changed.
+        """For how many steps, this one included, the policy would decide as it just did, all else equal.
 
-        Asked after ``compose``, only where the plan admitted, preempted and swapped nothing and decodes all or none
-        of the ready requests. "Nothing else" means: no arrival, no completion of a request or of a prefill, every
-        decode one token longer, every chunk of the same size again, free blocks falling. The engine ends the run by
-        itself at each of those events and before blocks run out; UNBOUNDED is then the usual answer, 1 always right.
+        Asked after ``compose``, only where the plan admitted, preempted and swapped nothing and decodes all
+        or none of the ready requests. "Nothing else" means: no arrival, no completion of a request or of a
+        prefill, every decode one token longer, every chunk of the same size again, free blocks falling. The
+        engine ends the run by itself at each of those events and before blocks run out; UNBOUNDED is then the
+        usual answer, 1 always right.
         """
         return 1
 
@@ -504,7 +544,7 @@ class QueueingPolicy(Policy):
     kind: ClassVar[str] = "queueing"
 
     def key(self, request: RequestView) -> float:
-        """Return the sort key, fixed when the request is queued: smallest first, ties in the order of arrival."""
+        """Return the sort key, fixed when queued: smallest first, ties in the order of arrival."""
         raise NotImplementedError
 
 
@@ -528,8 +568,8 @@ class KVEvictionPolicy(Policy):
     def rank(self, block: CachedBlockView) -> float:
         """Return the rank of a block that became unreferenced; the smallest rank is evicted first.
 
-        Ties are broken by ``released_order``; a request's blocks are released last block first, so that the end of a
-        prefix goes before its beginning.
+        Ties are broken by ``released_order``; a request's blocks are released last block first, so that the
+        end of a prefix goes before its beginning.
         """
         raise NotImplementedError
 

@@ -1,0 +1,93 @@
+"""vLLM's first scheduler (v0): prompts before decodes, never both in a step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from policies.protocols import UNBOUNDED, BatchingPolicy, ReplicaView, StepPlan, param
+
+
+@dataclass
+class Vllm(BatchingPolicy):
+    """Prompts first: a step computes whole prompts if any request can be admitted, else it decodes all.
+
+    From vLLM v0 without chunked prefill: no prompt is looked at while any request is swapped out; otherwise
+    waiting requests are admitted in order while the prompt tokens keep within the budget, sequences within
+    ``max_num_seqs`` and the admission leaves a watermark of blocks free. If nobody was admitted all running
+    requests decode; where blocks lack the one admitted last is preempted first, by recomputation or by
+    swapping to host memory; and if nobody was preempted, swapped-out requests come back, oldest first, above
+    the same watermark.
+
+    The budget counts whole prompts, cached prefixes included, as vLLM 0.5 does. vLLM refuses to start with a
+    budget below the longest context; here the budget is then the longest context. A recomputed request above
+    the budget is computed alone, and the watermark is not kept if nothing runs (vLLM drops a request that
+    never fits it).
+
+    Not modelled: vLLM asks for a free block for every decode, even one that needs none this step; pipeline
+    stages with queues of their own; ``delay_factor``; beam search and n > 1.
+    """
+
+    name: ClassVar[str] = "vllm"
+    source: ClassVar[str] = (
+        "Kwon et al., Efficient Memory Management for LLM Serving with PagedAttention, SOSP 2023; vLLM 0.5:"
+        " vllm/core/scheduler.py _schedule_default() (commit 0054e1f), vllm/core/block_manager_v1.py"
+    )
+    admits_in_order: ClassVar[bool] = True
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "max_num_seqs": 256,
+        "max_num_batched_tokens": 2048,
+        "prefix_caching": False,
+        "preemption": "recompute",
+    }
+
+    preemption_mode: str = param(
+        "recompute",
+        "what becomes of a preempted request's KV: recomputed later, or swapped to host memory",
+        choices=("recompute", "swap"),
+    )
+    watermark: float = param(0.01, "share of all blocks to stay free at an admission or swap-in", ge=0, le=1)
+
+    def compose(self, view: ReplicaView, plan: StepPlan) -> None:
+        """Fill the step: prompts, or else decodes and swap-ins."""
+        if not view.swapped:
+            self._admit(view, plan)
+        if plan.num_admitted:
+            return
+        swap = self.preemption_mode == "swap"
+        while plan.decode_shortfall():
+            plan.preempt(view.youngest, swap=swap)
+        if view.num_decoding:
+            plan.decode_all()
+        if not plan.num_preempted:
+            self._swap_in(view, plan)
+
+    def _keep_free(self, view: ReplicaView) -> int:
+        return int(self.watermark * view.kv.total_blocks) if view.num_running else 0
+
+    def _admit(self, view: ReplicaView, plan: StepPlan) -> None:
+        limits = view.limits
+        budget = max(limits.max_num_batched_tokens, limits.max_model_len)
+        batched = 0
+        while view.waiting and view.num_running < limits.max_num_seqs:
+            request = view.waiting.first
+            batched += request.remaining_prefill
+            if batched > budget and plan.num_admitted:
+                break
+            if not plan.prefill(
+                request, plan.uncached_tokens(request), keep_free_blocks=self._keep_free(view)
+            ):
+                break
+
+    def _swap_in(self, view: ReplicaView, plan: StepPlan) -> None:
+        while view.swapped and view.num_running < view.limits.max_num_seqs:
+            request = view.swapped[0]
+            # One block more than the watermark: the token it decodes in this step may need it.
+            if not plan.swap_in(request, keep_free_blocks=self._keep_free(view) + 1):
+                break
+            plan.decode_some([request])
+
+    def stable_steps(self, view: ReplicaView, plan: StepPlan) -> int:
+        """Return UNBOUNDED: a step that admits nobody is all decodes; only a completion or arrival ends it."""
+        return UNBOUNDED

@@ -521,6 +521,14 @@ class BatchingPolicy(Policy):
     admits_in_order: ClassVar[bool] = False
     defaults: ClassVar[Mapping[str, Any]] = {}
 
+    def refuses(self, request: RequestView, view: ReplicaView) -> str:
+        """Return the reason for which the system would never serve this request, empty if it would.
+
+        Asked at arrival (the request is then rejected) and when a preempted request would queue again with what it has
+        generated (it then fails). A prompt beyond ``max_model_len`` or the whole KV memory is refused by the engine.
+        """
+        return ""
+
     def compose(self, view: ReplicaView, plan: StepPlan) -> None:
         """Fill ``plan`` with the next step. Called whenever a batch can start."""
         raise NotImplementedError

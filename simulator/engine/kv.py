@@ -12,8 +12,7 @@ Not modelled: a *running* request's generated tokens can't be found by others be
 
 from __future__ import annotations
 
-from collections.abc import Sequence as SequenceOf
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
 from policies.protocols import KVEvictionPolicy
@@ -120,7 +119,7 @@ class PrefixKVManager(KVManager):
         Which unreferenced unit goes first.
     """
 
-    __slots__ = ("_eviction", "_heap", "_order", "_spare", "unit_blocks", "unit_tokens", "units")
+    __slots__ = ("_evictable", "_eviction", "_heap", "_order", "_spare", "unit_blocks", "unit_tokens", "units")
 
     caches_prefixes = True
 
@@ -132,6 +131,7 @@ class PrefixKVManager(KVManager):
         self._eviction = eviction
         self._spare = total_blocks  # free blocks without contents: taken before anything is evicted
         self._heap: list[tuple[float, int, CacheUnit]] = []
+        self._evictable = 0  # valid entries of the heap
         self._order = 0
 
     def held_by(self, sequence: Sequence) -> int:
@@ -159,9 +159,11 @@ class PrefixKVManager(KVManager):
         if need + revived + keep_free_blocks > self.free_blocks:
             return False
         for unit in hits:
+            if unit.references == 0:
+                unit.heap_order = -1
+                self._evictable -= 1
             unit.references += 1
             unit.hits += 1
-            unit.heap_order = -1
         self.free_blocks -= revived
         sequence.units = hits
         self.take(need)
@@ -184,6 +186,7 @@ class PrefixKVManager(KVManager):
                 return
             heappop(heap)
             unit.heap_order = -1
+            self._evictable -= 1
             self._eviction.evicted(rank)
             if unit.identity is not None:
                 del self.units[unit.identity]
@@ -199,14 +202,12 @@ class PrefixKVManager(KVManager):
         if full <= len(held):
             return
         for index in range(len(held), full):
-            identity = hashes[index]
-            if identity in self.units:
-                # Somebody else computed the same meanwhile: this copy, and all behind it, stays private.
-                sequence.hashes = hashes[:index]
-                return
+            # Somebody else may have computed the same meanwhile; this copy is then one that nobody can find.
+            identity = None if hashes[index] in self.units else hashes[index]
             unit = CacheUnit(identity, self.unit_blocks, self.unit_tokens, index * self.unit_tokens, self._next_order())
             unit.references = 1
-            self.units[identity] = unit
+            if identity is not None:
+                self.units[identity] = unit
             held.append(unit)
             sequence.private_blocks -= self.unit_blocks
         self.version += 1
@@ -226,6 +227,11 @@ class PrefixKVManager(KVManager):
         order = self._next_order()
         unit.released_order = unit.heap_order = order
         self.free_blocks += unit.num_blocks
+        self._evictable += 1
+        if len(self._heap) > 2 * self._evictable + 1024:
+            # Mostly entries of units found again since: drop them, or a long run with many hits would keep them all.
+            self._heap = [entry for entry in self._heap if entry[2].heap_order == entry[1]]
+            heapify(self._heap)
         heappush(self._heap, (self._eviction.rank(unit), order, unit))
 
     def _next_order(self) -> int:

@@ -39,6 +39,8 @@ class Sequence:
         When its last output token came; kept up to date only outside its decode group (-1: none yet).
     itl_max_ns
         Largest gap between output tokens so far, likewise.
+    replica, load_tokens
+        Where the router sent it, and what it counts there in ``outstanding_tokens``.
     """
 
     __slots__ = (
@@ -56,6 +58,7 @@ class Sequence:
         "itl_max_ns",
         "join_step",
         "last_token_ns",
+        "load_tokens",
         "match",
         "match_version",
         "planned",
@@ -65,6 +68,7 @@ class Sequence:
         "priority",
         "private_blocks",
         "prompt_tokens",
+        "replica",
         "request_id",
         "session_id",
         "state",
@@ -116,6 +120,8 @@ class Sequence:
         self.preemptions = 0
         self.ticket = 0
         self.arrival_order = 0
+        self.replica = 0
+        self.load_tokens = 0
 
     @property
     def arrival_s(self) -> float:

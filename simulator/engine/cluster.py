@@ -1,0 +1,227 @@
+"""The cluster: a source of requests, a router, replicas; runs to the end and hands over what was recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from collections.abc import Sequence as SequenceOf
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import simpy
+from simpy.core import StopSimulation
+from simpy.events import Event, Timeout
+
+from policies.protocols import PolicyError, RoutingPolicy
+from simulator.engine.clock import NS_PER_S, Boundary
+from simulator.engine.recorder import Outcome, Recorder
+from simulator.engine.replica import Replica, ReplicaConfig
+from simulator.engine.sequence import Sequence
+
+if TYPE_CHECKING:
+    from workloads import Source
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Requests as the engine takes them: columns of equal length, one row a request.
+
+    Attributes
+    ----------
+    source
+        When each row arrives; told of every end.
+    prompt_tokens, output_tokens
+        int64, shape (n,).
+    predicted_output_tokens
+        The predictor's estimate, float64, shape (n,); NaN without a predictor.
+    class_codes, priorities, session_ids
+        int64, shape (n,); all 0 (sessions: -1) where the trace has none.
+    tenants
+        Name by row; None where the trace has none.
+    hash_offsets, hash_values, hash_block_tokens
+        Chained block identities: row i has ``values[offsets[i]:offsets[i+1]]``; None where unknown.
+    """
+
+    source: Source
+    prompt_tokens: npt.NDArray[np.int64]
+    output_tokens: npt.NDArray[np.int64]
+    predicted_output_tokens: npt.NDArray[np.float64]
+    class_codes: npt.NDArray[np.int64]
+    num_classes: int
+    priorities: npt.NDArray[np.int64]
+    session_ids: npt.NDArray[np.int64]
+    tenants: SequenceOf[str] | None = None
+    hash_offsets: npt.NDArray[np.int64] | None = None
+    hash_values: npt.NDArray[np.int64] | None = None
+    hash_block_tokens: int = 0
+
+
+class Arrival:
+    """An arriving request as a router sees it (`policies.protocols.ArrivalView`)."""
+
+    __slots__ = ("_sequence", "block_size_tokens")
+
+    def __init__(self, block_size_tokens: int) -> None:
+        self.block_size_tokens = block_size_tokens
+        self._sequence: Any = None
+
+    request_id = property(lambda self: self._sequence.request_id)
+    prompt_tokens = property(lambda self: self._sequence.prompt_tokens)
+    predicted_output_tokens = property(lambda self: self._sequence.predicted_output_tokens)
+    session_id = property(lambda self: self._sequence.session_id)
+    block_hashes = property(lambda self: self._sequence.hashes)
+    tenant = property(lambda self: self._sequence.tenant)
+    priority = property(lambda self: self._sequence.priority)
+
+
+class Cluster:
+    """See the module; to a routing policy it is the `policies.protocols.ClusterView`.
+
+    Parameters
+    ----------
+    configs
+        One entry a replica.
+    rng
+        The router's stream of random numbers.
+    """
+
+    def __init__(
+        self,
+        configs: SequenceOf[ReplicaConfig],
+        router: RoutingPolicy,
+        workload: Workload,
+        *,
+        rng: np.random.Generator,
+        sample_interval_ns: int,
+        keep_batches: bool = False,
+        fast_forward: bool = True,
+    ) -> None:
+        self.env = simpy.Environment(initial_time=0)
+        self.workload = workload
+        self.recorder = Recorder(
+            len(workload.prompt_tokens), workload.num_classes, sample_interval_ns, keep_batches=keep_batches
+        )
+        self.router = router
+        self.rng = rng
+        self.num_replicas = len(configs)
+        self._requests: npt.NDArray[np.int64] = np.zeros(len(configs), dtype=np.int64)
+        self._tokens: npt.NDArray[np.int64] = np.zeros(len(configs), dtype=np.int64)
+        self.outstanding_requests = self._requests.view()
+        self.outstanding_requests.flags.writeable = False
+        self.outstanding_tokens = self._tokens.view()
+        self.outstanding_tokens.flags.writeable = False
+        self.replicas = [
+            Replica(self.env, i, config, self.recorder, self._ended, fast_forward=fast_forward)
+            for i, config in enumerate(configs)
+        ]
+        self._arrival = Arrival(workload.hash_block_tokens)
+        self._prompt = memoryview(np.ascontiguousarray(workload.prompt_tokens, dtype=np.int64))
+        self._output = memoryview(np.ascontiguousarray(workload.output_tokens, dtype=np.int64))
+        self._predicted = memoryview(np.ascontiguousarray(workload.predicted_output_tokens, dtype=np.float64))
+        self._class = memoryview(np.ascontiguousarray(workload.class_codes, dtype=np.int64))
+        self._priority = memoryview(np.ascontiguousarray(workload.priorities, dtype=np.int64))
+        self._session = memoryview(np.ascontiguousarray(workload.session_ids, dtype=np.int64))
+        self.num_arrived = 0
+        self.num_ended = 0
+        self.num_truncated = 0
+        self.last_event_ns = 0
+        self.end_ns = 0
+        # Requests in the system, integrated over time (for Little's law): sum of count x ns.
+        self.in_system_ns = 0
+        self._in_system_since_ns = 0
+
+    @property
+    def now_s(self) -> float:
+        return float(self.env.now) / NS_PER_S
+
+    # ------------------------------------------------------------------------------------------------ running
+
+    def run(self, until_ns: int | None = None) -> None:
+        """Run until everything has ended, until ``until_ns`` (exclusive), or until `interrupt` is called."""
+        self.env.process(self._arrivals())
+        if until_ns is not None:
+            self._stop_in(until_ns - int(self.env.now))
+        self.env.run()
+
+    def interrupt(self) -> None:
+        """End `run` after the event in hand; nothing is lost. Safe to call from a signal handler."""
+        self._stop_in(0)
+
+    def _stop_in(self, delay_ns: int) -> None:
+        stop = Boundary(self.env, delay_ns, priority=-1)  # before everything else of that instant
+        stop.callbacks.append(StopSimulation.callback)
+
+    def stop(self) -> None:
+        """Close the books: apply what was done before now and leave the rest unfinished."""
+        # Events that nobody waits for any more may have moved the clock on after the last request ended.
+        self.end_ns = self.last_event_ns if self.num_ended == self.num_arrived else int(self.env.now)
+        for replica in self.replicas:
+            replica.stop(self.end_ns)
+        self._integrate(self.end_ns)
+        for histogram in self.recorder.itl:
+            histogram.flush()
+
+    def _arrivals(self) -> Generator[Event, Any, None]:
+        env, arrive = self.env, self._arrive
+        for at_ns, row in self.workload.source.first():
+            if at_ns > env.now:
+                yield Timeout(env, at_ns - env.now)
+            arrive(row)
+
+    def _arrive(self, row: int, _event: Event | None = None) -> None:
+        """Make the request of a row, ask the router, hand it over."""
+        now = int(self.env.now)
+        self._integrate(now)
+        self.num_arrived += 1
+        self.recorder.arrival[row] = now
+        workload = self.workload
+        prompt = self._prompt[row]
+        sequence = Sequence(row, now, prompt, self._output[row])
+        sequence.predicted_output_tokens = predicted = self._predicted[row]
+        sequence.class_code = self._class[row]
+        sequence.priority = self._priority[row]
+        sequence.session_id = self._session[row]
+        sequence.arrival_order = self.num_arrived
+        if workload.tenants is not None:
+            sequence.tenant = workload.tenants[row]
+        if workload.hash_offsets is not None and workload.hash_values is not None:
+            first, end = workload.hash_offsets[row], workload.hash_offsets[row + 1]
+            sequence.hashes = workload.hash_values[first:end].tolist()
+        index = self._route(sequence)
+        weight = prompt if predicted != predicted else prompt + round(predicted)
+        self.recorder.replica[row] = sequence.replica = index
+        sequence.load_tokens = weight
+        self._requests[index] += 1
+        self._tokens[index] += weight
+        replica = self.replicas[index]
+        room = replica.limits.max_model_len - prompt
+        if room < sequence._output_tokens and room > 0:
+            sequence._output_tokens = room  # the engine ends it at max_model_len
+            self.num_truncated += 1
+        replica.enqueue(sequence)
+
+    def _route(self, sequence: Sequence) -> int:
+        if self.num_replicas == 1:
+            return 0
+        self._arrival._sequence = sequence
+        index = self.router.route(self._arrival, self)
+        if not 0 <= index < self.num_replicas:
+            raise PolicyError(
+                f"routing policy {self.router.name!r} chose replica {index}; there are {self.num_replicas}, from 0"
+            )
+        return int(index)
+
+    def _ended(self, sequence: Sequence, end_ns: int, outcome: Outcome) -> None:
+        self._integrate(end_ns)
+        self.num_ended += 1
+        self.last_event_ns = end_ns
+        self._requests[sequence.replica] -= 1
+        self._tokens[sequence.replica] -= sequence.load_tokens
+        for at_ns, row in self.workload.source.ended(sequence.request_id, end_ns):
+            Timeout(self.env, max(1, at_ns - end_ns)).callbacks.append(partial(self._arrive, row))
+
+    def _integrate(self, now_ns: int) -> None:
+        self.in_system_ns += (self.num_arrived - self.num_ended) * (now_ns - self._in_system_since_ns)
+        self._in_system_since_ns = now_ns

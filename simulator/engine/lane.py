@@ -1,0 +1,328 @@
+"""One batch in flight on a replica: composes a step, lets it take its time, applies what it did, and again.
+
+A replica has as many lanes as pipeline stages. A request stays in the lane that admitted it: a batch returns with the
+requests it left with, and the next batch is composed of just those and of waiting ones, which is how engines that keep
+one batch a stage in flight behave (vLLM, Sarathi-Serve).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from simpy.events import Event
+
+from policies.protocols import PolicyError
+from simulator.engine.clock import NS_PER_S, Boundary, step_priority
+from simulator.engine.decode_group import DecodeGroup
+from simulator.engine.plan import Plan
+from simulator.engine.recorder import Outcome
+from simulator.engine.sequence import Sequence, State
+
+if TYPE_CHECKING:
+    from simulator.engine.replica import Replica
+
+_SHORTEST_RUN_LIMIT = 16
+_LONGEST_RUN_LIMIT = 8192
+
+
+class Lane:
+    """See the module; to a batching policy it is the `policies.protocols.ReplicaView`."""
+
+    def __init__(self, replica: Replica, index: int) -> None:
+        self.replica = replica
+        self.index = index
+        self.policy_name = f"batching policy {replica.policy.name!r}"
+        self.limits = replica.limits
+        self.kv = replica.kv
+        self.waiting = replica.waiting
+        self.swapped = replica.swapped
+        self.group = DecodeGroup(replica.kv.block_size, replica.window, replica.recorder.itl)
+        self.prefilling: list[Sequence] = []
+        self.running_dict: dict[Sequence, None] = {}
+        self.plan = Plan(self)
+        self.env = replica.env
+        self._policy = replica.policy
+        self._cost = replica.cost
+        self._priority = step_priority(replica.index, index)
+        self._idle: Event | None = None
+        # The run of steps in flight: none while steps is 0.
+        self.steps = 0
+        self.start_ns = 0
+        self.ends: npt.NDArray[np.int64] | None = None
+        self._durations: npt.NDArray[np.int64] | None = None
+        self._boundary: Boundary | None = None
+        # Runs no longer than this: a run cut by an arrival was computed in vain beyond the cut. Doubled when a run
+        # used it up, brought down to what a cut run used; no result depends on it.
+        self._run_limit = _SHORTEST_RUN_LIMIT
+        self.env.process(self._work())
+
+    # ---------------------------------------------------------------------------------------------------- view
+
+    @property
+    def now_s(self) -> float:
+        return float(self.env.now) / NS_PER_S
+
+    @property
+    def num_running(self) -> int:
+        return self.replica.num_running
+
+    @property
+    def num_schedulable(self) -> int:
+        return len(self.running_dict)
+
+    @property
+    def running(self) -> Iterator[Sequence]:
+        return iter(self.running_dict)
+
+    @property
+    def youngest(self) -> Sequence:
+        return next(reversed(self.running_dict))
+
+    @property
+    def num_decoding(self) -> int:
+        return self.group.size
+
+    # ------------------------------------------------------------------------------------------------- process
+
+    def _work(self) -> Generator[Event, Any, None]:
+        """Compose, compute, apply, for ever: the SimPy process of this lane."""
+        env, plan, replica = self.env, self.plan, self.replica
+        compose = self._policy.compose
+        while True:
+            if replica.first_stage_free_ns > env.now:
+                yield Boundary(env, replica.first_stage_free_ns - env.now, self._priority)
+                continue
+            plan.reset()
+            compose(self, plan)
+            if plan.empty:
+                self._idle = env.event()
+                yield self._idle
+                continue
+            self._launch()
+            assert self._boundary is not None
+            yield self._boundary
+            self._apply(env.now)
+
+    def wake(self) -> bool:
+        """Let an idle lane compose at this instant, after all arrivals of it; False if it isn't idle."""
+        event = self._idle
+        if event is None:
+            return False
+        self._idle = None
+        event._ok, event._value = True, None
+        self.env.schedule(event, self._priority, 0)  # type: ignore[arg-type]
+        return True
+
+    def _launch(self) -> None:
+        """Start the planned step, or the run of steps for which it stays the same."""
+        plan, replica, env = self.plan, self.replica, self.env
+        steps = 1
+        if replica.fast_forward and plan.repeatable:
+            steps = self._run_length()
+        now = env.now
+        self.start_ns = now
+        self.steps = steps
+        if steps > 1:
+            self._durations = self._cost.run_ns(plan.shape, steps)
+            self.ends = np.cumsum(self._durations)
+            self.ends += now
+            end = int(self.ends[-1])
+        else:
+            self._durations = self.ends = None
+            if replica.num_stages == 1:
+                end = now + plan.stalls_ns + (self._cost.step_ns(plan.shape) if plan.num_decodes or plan.chunks else 0)
+            else:
+                end = replica.pass_stages(now + plan.stalls_ns, plan.shape)
+        replica.lane_started(now)
+        self._boundary = Boundary(env, end - now, self._priority)
+
+    def _run_length(self) -> int:
+        """Return for how many steps the plan stays what it is: the policy, milestones and free blocks agree."""
+        plan, group = self.plan, self.group
+        limit = min(self._policy.stable_steps(self, plan), self._run_limit)
+        for sequence, tokens, _ in plan.chunks:
+            limit = min(limit, sequence.remaining_prefill // tokens)
+        if plan.num_decodes:
+            limit = min(limit, group.next_milestone() - group.step)
+        if limit <= 1:
+            return 1
+        if not plan.chunks:
+            return 1 + group.steps_within(self.kv.free_blocks, 1, limit - 1)
+        return limit if self.blocks_after_first(limit) + plan.keep_free_blocks <= self.kv.free_blocks else 1
+
+    def blocks_after_first(self, steps: int) -> int:
+        """Return the blocks that ``steps`` steps of this plan take beyond those taken when it was made."""
+        plan, kv = self.plan, self.kv
+        need = self.group.blocks_needed(1, steps - 1) if plan.num_decodes else 0
+        for sequence, tokens, reserve in plan.chunks:
+            end = max(sequence.computed_tokens + steps * tokens, reserve)
+            need += max(0, kv.blocks_for(end) - kv.held_by(sequence))
+        return need
+
+    def cut(self) -> None:
+        """End the run in flight at its first step boundary from now on (one at this instant counts)."""
+        if self.steps <= 1:
+            return
+        assert self.ends is not None and self._boundary is not None
+        now = self.env.now
+        steps = int(np.searchsorted(self.ends, now)) + 1
+        if steps >= self.steps:
+            return
+        self._run_limit = max(_SHORTEST_RUN_LIMIT, 2 * steps)
+        self.steps = steps
+        self._boundary = self._boundary.move_to(int(self.ends[steps - 1]) - now, self._priority)
+
+    def stop(self) -> None:
+        """Apply the steps of the run in flight that ended before now; the step in flight is lost."""
+        if self.steps and self.ends is not None:
+            done = int(np.searchsorted(self.ends, self.env.now))
+            if done:
+                self.steps = done
+                self._apply(int(self.ends[done - 1]))
+
+    def _apply(self, end_ns: int) -> None:
+        """Apply the steps done: tokens, KV, requests that end, prefills that complete."""
+        plan, group, kv, replica = self.plan, self.group, self.kv, self.replica
+        steps = self.steps
+        if end_ns >= replica.next_sample_ns:
+            replica.sample_until(end_ns)
+        if steps > 1:
+            kv.take(self.blocks_after_first(steps))
+            if steps == self._run_limit and steps < _LONGEST_RUN_LIMIT:
+                self._run_limit *= 2
+        replica.lane_ended(end_ns, steps, plan)
+        self.steps = 0
+        if replica.recorder.batches is not None:
+            batch = (replica.index, self.index, self.start_ns, end_ns, steps, plan.num_decodes, plan.prefill_tokens)
+            replica.recorder.batches.append(batch)
+        if plan.num_decodes:
+            if steps > 1:
+                assert self._durations is not None
+                durations = self._durations[:steps]
+                ended = group.advance(self.start_ns + int(durations[0]), end_ns, durations, steps)
+            else:
+                ended = group.advance(end_ns, end_ns, None, 1)
+            for sequence in ended:
+                self._finish(sequence, end_ns)
+        for sequence in plan.parked:
+            self._join_group(sequence)
+        if plan.chunks:
+            self._apply_chunks(end_ns, steps)
+
+    def _apply_chunks(self, end_ns: int, steps: int) -> None:
+        plan, kv, recorder = self.plan, self.kv, self.replica.recorder
+        completed = False
+        for sequence, tokens, reserve in plan.chunks:
+            sequence.planned = False
+            sequence.computed_tokens = computed = sequence.computed_tokens + steps * tokens
+            if steps > 1:
+                sequence.private_blocks += max(0, kv.blocks_for(max(computed, reserve)) - kv.held_by(sequence))
+                kv.computed(sequence, computed)
+            if computed < sequence.prefill_target:
+                continue
+            completed = True
+            sequence.base_generated += 1
+            if sequence.last_token_ns < 0:
+                recorder.first_token[sequence.request_id] = end_ns
+            else:
+                gap = end_ns - sequence.last_token_ns  # since before it was preempted
+                recorder.itl[sequence.class_code].add(gap, 1)
+                sequence.itl_max_ns = max(sequence.itl_max_ns, gap)
+            sequence.last_token_ns = end_ns
+            if sequence.base_generated == sequence._output_tokens:
+                self._finish(sequence, end_ns)
+            else:
+                self._join_group(sequence)
+        if completed:
+            self.prefilling = [s for s in self.prefilling if s.state is State.PREFILLING]
+
+    # ----------------------------------------------------------------------------------- sequences in and out
+
+    def admitted(self, sequence: Sequence, cached_tokens: int) -> None:
+        """Move a waiting sequence, whose KV is allocated, to the running ones."""
+        replica, recorder = self.replica, self.replica.recorder
+        self.waiting.remove(sequence)
+        sequence.state = State.PREFILLING
+        sequence.computed_tokens = cached_tokens
+        self.running_dict[sequence] = None
+        self.prefilling.append(sequence)
+        replica.num_running += 1
+        row = sequence.request_id
+        if recorder.scheduled[row] < 0:
+            recorder.scheduled[row] = self.env.now
+            recorder.cached_tokens[row] = cached_tokens
+
+    def _join_group(self, sequence: Sequence) -> None:
+        remaining = sequence._output_tokens - sequence.base_generated
+        self.group.join(sequence, sequence.computed_tokens, remaining, self.kv.held_by(sequence))
+
+    def leave_group(self, sequence: Sequence) -> None:
+        """Take a sequence out of the decode group, its progress and blocks written back to it."""
+        held = self.kv.held_by(sequence)
+        sequence.private_blocks += self.group.leave(sequence, held) - held
+
+    def _finish(self, sequence: Sequence, end_ns: int) -> None:
+        if sequence.group is not None:
+            self.leave_group(sequence)
+        self.kv.computed(sequence, sequence.computed_tokens)
+        self.remove(sequence)
+        self.replica.end(sequence, end_ns, Outcome.FINISHED)
+
+    def remove(self, sequence: Sequence) -> None:
+        """Take a running sequence, out of its group, off this lane and free its KV."""
+        self.kv.release(sequence)
+        del self.running_dict[sequence]
+        self.replica.num_running -= 1
+
+    def preempt(self, sequence: Sequence, swap: bool) -> int:
+        """Take a running sequence out; return the ns that the step waits for its swap."""
+        replica = self.replica
+        if sequence.group is not None:
+            self.leave_group(sequence)
+        else:
+            self.prefilling.remove(sequence)
+        sequence.preemptions += 1
+        replica.counters.preemptions += 1
+        context = sequence.computed_tokens
+        if swap and context:
+            stall_ns = replica.swap_space.put(sequence, self.kv.blocks_for(context))
+            if stall_ns is not None:
+                self.remove(sequence)
+                sequence.state = State.SWAPPED
+                self.swapped.append(sequence)
+                return stall_ns
+        self.kv.computed(sequence, context)
+        self.remove(sequence)
+        sequence.state = State.WAITING
+        sequence.prefill_target = sequence.prompt_tokens + sequence.base_generated
+        sequence.computed_tokens = 0
+        sequence.match_version = -1
+        reason = self._policy.refuses(sequence, self)
+        if reason:
+            replica.end(sequence, self.env.now, Outcome.FAILED, reason)
+        else:
+            self.waiting.push_front(sequence)
+        return 0
+
+    def swap_in(self, sequence: Sequence, keep_free_blocks: int) -> int | None:
+        """Bring a swapped-out sequence back; return the ns that the step waits for it, None if blocks lack."""
+        replica, kv = self.replica, self.kv
+        if replica.num_running >= self.limits.max_num_seqs:
+            raise PolicyError(f"{self.policy_name}: swaps in beyond max_num_seqs = {self.limits.max_num_seqs}")
+        need = kv.blocks_for(sequence.computed_tokens)
+        if need + keep_free_blocks > kv.free_blocks:
+            return None
+        kv.take(need)
+        sequence.private_blocks = need
+        self.swapped.remove(sequence)
+        self.running_dict[sequence] = None
+        replica.num_running += 1
+        if sequence.computed_tokens < sequence.prefill_target:
+            sequence.state = State.PREFILLING
+            self.prefilling.append(sequence)
+        else:
+            self._join_group(sequence)
+        return replica.swap_space.take(sequence)

@@ -1,0 +1,215 @@
+"""The step under construction: checks each decision of a batching policy and applies it at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as SequenceOf
+from typing import TYPE_CHECKING
+
+from policies.protocols import PolicyError, RequestView
+from simulator.cost.shape import BatchShape
+from simulator.engine.sequence import Sequence, State
+
+if TYPE_CHECKING:
+    from simulator.engine.lane import Lane
+
+
+class Plan:
+    """See `policies.protocols.StepPlan`, whose methods these are; one object a lane, used again for every step.
+
+    Attributes
+    ----------
+    chunks
+        Prefill chunks as (sequence, tokens, tokens of KV reserved).
+    stalls_ns
+        Time that the step waits for swaps to go over the host link before it computes.
+    parked
+        Members of the decode group that `decode_some` left out of this step.
+    """
+
+    __slots__ = (
+        "_lane",
+        "chunks",
+        "keep_free_blocks",
+        "num_admitted",
+        "num_decodes",
+        "num_preempted",
+        "num_swapped_in",
+        "parked",
+        "prefill_tokens",
+        "shape",
+        "stalls_ns",
+    )
+
+    def __init__(self, lane: Lane) -> None:
+        self._lane = lane
+        self.shape = BatchShape()
+        self.chunks: list[tuple[Sequence, int, int]] = []
+        self.parked: list[Sequence] = []
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin a new step."""
+        self.chunks.clear()
+        self.parked.clear()
+        self.num_decodes = 0
+        self.num_preempted = 0
+        self.num_admitted = 0
+        self.num_swapped_in = 0
+        self.prefill_tokens = 0
+        self.stalls_ns = 0
+        self.keep_free_blocks = 0
+        shape = self.shape
+        shape.decodes = shape.decode_kv = shape.decode_kv_sq = 0
+        shape.decode_window_kv = shape.decode_window_growth = 0
+        shape.prefill_tokens = shape.padding_tokens = shape.logit_rows = 0
+        if shape.chunks:
+            shape.chunks.clear()
+
+    @property
+    def tokens(self) -> int:
+        return self.num_decodes + self.prefill_tokens
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing would run."""
+        return not self.num_decodes and not self.chunks and not self.stalls_ns
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether the same step could follow again: nothing was admitted, taken out or brought back for it."""
+        return not (self.num_admitted or self.num_preempted or self.num_swapped_in or self.parked or self.stalls_ns)
+
+    # ------------------------------------------------------------------------------------------------- decode
+
+    def decode_shortfall(self) -> int:
+        lane = self._lane
+        return max(0, lane.group.blocks_needed(0, 1) - lane.kv.free_blocks)
+
+    def decode_all(self) -> int:
+        lane = self._lane
+        group = lane.group
+        size = group.size
+        if self.num_decodes:
+            raise PolicyError(f"{lane.policy_name}: decode_all after a decode in the same step")
+        if not size:
+            return 0
+        need = group.phases[group.step % lane.kv.block_size]
+        if need:
+            if need > lane.kv.free_blocks:
+                raise PolicyError(
+                    f"{lane.policy_name}: decode_all needs {need} KV blocks and {lane.kv.free_blocks} are free; "
+                    "preempt until decode_shortfall() is 0"
+                )
+            lane.kv.take(need)
+        self.num_decodes = size
+        shape = self.shape
+        shape.decodes = size
+        shape.decode_kv = group.kv
+        shape.decode_kv_sq = group.kv_sq
+        shape.decode_window_kv = group.window_kv
+        shape.decode_window_growth = group.window_growth
+        shape.logit_rows += size
+        return size
+
+    def decode_some(self, requests: SequenceOf[RequestView]) -> int:
+        lane = self._lane
+        chosen = set(requests)
+        for request in requests:
+            if not isinstance(request, Sequence) or request.group is not lane.group:
+                raise PolicyError(f"{lane.policy_name}: decode_some of {request!r}, which is not ready to decode here")
+        for member in [s for s in lane.running_dict if s.state is State.DECODING and s not in chosen]:
+            lane.leave_group(member)
+            self.parked.append(member)
+        return self.decode_all()
+
+    # ------------------------------------------------------------------------------------------------ prefill
+
+    def uncached_tokens(self, request: RequestView) -> int:
+        sequence = self._own(request)
+        if sequence.state is State.WAITING:
+            return sequence.prefill_target - self._lane.kv.cached_tokens(sequence)
+        return sequence.remaining_prefill
+
+    def prefill(
+        self, request: RequestView, tokens: int, *, reserve_tokens: int = 0, keep_free_blocks: int = 0
+    ) -> bool:
+        lane = self._lane
+        sequence = self._own(request)
+        kv = lane.kv
+        if sequence.state is State.WAITING:
+            done = kv.cached_tokens(sequence)
+            self._check_tokens(sequence, tokens, done)
+            if lane.replica.num_running >= lane.limits.max_num_seqs:
+                raise PolicyError(
+                    f"{lane.policy_name}: admits request {sequence.request_id} beyond max_num_seqs = "
+                    f"{lane.limits.max_num_seqs}"
+                )
+            if not kv.admit(sequence, max(done + tokens, reserve_tokens), keep_free_blocks):
+                return False
+            lane.admitted(sequence, done)
+            self.num_admitted += 1
+        elif sequence.state is State.PREFILLING and sequence in lane.running_dict and not sequence.planned:
+            done = sequence.computed_tokens
+            self._check_tokens(sequence, tokens, done)
+            need = kv.blocks_for(max(done + tokens, reserve_tokens)) - kv.held_by(sequence)
+            if need > 0:
+                if need + keep_free_blocks > kv.free_blocks:
+                    return False
+                kv.take(need)
+                sequence.private_blocks += need
+            self.keep_free_blocks = max(self.keep_free_blocks, keep_free_blocks)
+        else:
+            raise PolicyError(f"{lane.policy_name}: prefill of {sequence!r}, which can't be scheduled in this step")
+        sequence.planned = True
+        if kv.caches_prefixes:
+            kv.computed(sequence, done + tokens)
+        self.chunks.append((sequence, tokens, reserve_tokens))
+        self.prefill_tokens += tokens
+        shape = self.shape
+        shape.chunks.append((tokens, done))
+        shape.prefill_tokens += tokens
+        shape.logit_rows += 1
+        return True
+
+    def _check_tokens(self, sequence: Sequence, tokens: int, done: int) -> None:
+        if not 1 <= tokens <= sequence.prefill_target - done:
+            raise PolicyError(
+                f"{self._lane.policy_name}: prefill of {tokens} tokens of request {sequence.request_id}, which has "
+                f"{sequence.prefill_target - done} to compute"
+            )
+
+    def pad(self, tokens: int) -> None:
+        if tokens < 0:
+            raise PolicyError(f"{self._lane.policy_name}: padding of {tokens} tokens; must be at least 0")
+        self.shape.padding_tokens += tokens
+
+    # --------------------------------------------------------------------------------------- preemption, swap
+
+    def preempt(self, request: RequestView, *, swap: bool = False) -> None:
+        lane = self._lane
+        sequence = self._own(request)
+        if sequence not in lane.running_dict:
+            raise PolicyError(f"{lane.policy_name}: preempts {sequence!r}, which isn't running in this batch")
+        if sequence.planned or (self.num_decodes and sequence.state is State.DECODING):
+            raise PolicyError(f"{lane.policy_name}: preempts {sequence!r} after scheduling it in the same step")
+        self.num_preempted += 1
+        self.stalls_ns += lane.preempt(sequence, swap)
+
+    def swap_in(self, request: RequestView, *, keep_free_blocks: int = 0) -> bool:
+        lane = self._lane
+        sequence = self._own(request)
+        if sequence.state is not State.SWAPPED:
+            raise PolicyError(f"{lane.policy_name}: swaps in {sequence!r}, which isn't swapped out")
+        if self.num_decodes:
+            raise PolicyError(f"{lane.policy_name}: swap_in after decode_all in the same step")
+        stall_ns = lane.swap_in(sequence, keep_free_blocks)
+        if stall_ns is None:
+            return False
+        self.num_swapped_in += 1
+        self.stalls_ns += stall_ns
+        return True
+
+    def _own(self, request: RequestView) -> Sequence:
+        if not isinstance(request, Sequence):
+            raise PolicyError(f"{self._lane.policy_name}: decides on {request!r}, which is no request of this replica")
+        return request

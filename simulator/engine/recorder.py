@@ -1,0 +1,113 @@
+"""What a run leaves behind. The recorder listens; nothing in the engine reads it."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from simulator.engine.histogram import DurationHistogram
+
+
+class Outcome(IntEnum):
+    """How a request ended; UNFINISHED until it does."""
+
+    UNFINISHED = 0
+    FINISHED = 1
+    REJECTED = 2
+    FAILED = 3
+    TIMED_OUT = 4
+
+
+class Recorder:
+    """Columns with one row a request of the trace, inter-token gaps by class, and samples of each replica over time.
+
+    Times are ns; -1 means that it never happened. ``cached`` counts the prompt tokens found in the prefix cache at
+    the first admission. The attributes are memoryviews over NumPy arrays: writing an element of one costs a third of
+    writing to the array.
+    """
+
+    def __init__(
+        self, num_requests: int, num_classes: int, sample_interval_ns: int, *, keep_batches: bool = False
+    ) -> None:
+        def column(dtype: type[np.generic], fill: int) -> npt.NDArray[np.generic]:
+            return np.full(num_requests, fill, dtype=dtype)
+
+        self.columns: dict[str, npt.NDArray[np.generic]] = {
+            "arrival_ns": column(np.int64, -1),
+            "scheduled_ns": column(np.int64, -1),
+            "first_token_ns": column(np.int64, -1),
+            "last_token_ns": column(np.int64, -1),
+            "ended_ns": column(np.int64, -1),
+            "output_tokens": column(np.int32, 0),
+            "cached_tokens": column(np.int32, 0),
+            "preemptions": column(np.int32, 0),
+            "itl_max_ns": column(np.int64, -1),
+            "replica": column(np.int32, -1),
+            "outcome": column(np.int8, Outcome.UNFINISHED),
+        }
+        self.arrival = memoryview(self.columns["arrival_ns"])
+        self.scheduled = memoryview(self.columns["scheduled_ns"])
+        self.first_token = memoryview(self.columns["first_token_ns"])
+        self.last_token = memoryview(self.columns["last_token_ns"])
+        self.ended = memoryview(self.columns["ended_ns"])
+        self.output_tokens = memoryview(self.columns["output_tokens"])
+        self.cached_tokens = memoryview(self.columns["cached_tokens"])
+        self.preemptions = memoryview(self.columns["preemptions"])
+        self.itl_max = memoryview(self.columns["itl_max_ns"])
+        self.replica = memoryview(self.columns["replica"])
+        self.outcome = memoryview(self.columns["outcome"])
+        self.reasons: dict[int, str] = {}
+        self.itl = [DurationHistogram() for _ in range(num_classes)]
+        self.sample_interval_ns = sample_interval_ns
+        self.timeline = Timeline()
+        self.batches: list[tuple[int, int, int, int, int, int, int]] | None = [] if keep_batches else None
+        """Runs of steps as (replica, lane, start ns, end ns, steps, decodes, prompt tokens a step), if asked for."""
+
+
+class Timeline:
+    """Samples of the replicas, taken just before whatever happens at the sample's instant; counters are cumulative."""
+
+    FIELDS = (
+        "t_ns",
+        "replica",
+        "running",
+        "waiting",
+        "kv_blocks",
+        "prefill_tokens",
+        "decode_tokens",
+        "busy_ns",
+        "steps",
+    )
+
+    def __init__(self) -> None:
+        self._rows = array("q")
+        self.append = self._rows.extend
+        """Append one sample: a tuple in the order of ``FIELDS``."""
+
+    def columns(self) -> dict[str, npt.NDArray[np.int64]]:
+        """Return the samples by field, ordered by time and replica."""
+        table = np.frombuffer(self._rows, dtype=np.int64).reshape(-1, len(self.FIELDS))
+        table = table[np.lexsort((table[:, 1], table[:, 0]))]
+        return {name: table[:, i].copy() for i, name in enumerate(self.FIELDS)}
+
+
+@dataclass
+class ReplicaCounters:
+    """Totals of one replica over a run."""
+
+    steps: int = 0
+    busy_ns: int = 0
+    prefill_tokens: int = 0
+    decode_tokens: int = 0
+    padding_tokens: int = 0
+    preemptions: int = 0
+    swaps_out: int = 0
+    swaps_in: int = 0
+    swaps_refused: int = 0
+    swapped_bytes: int = 0
+    peak_kv_blocks: int = 0
+    notes: dict[str, int] = field(default_factory=dict)

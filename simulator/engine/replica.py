@@ -1,0 +1,256 @@
+"""One replica: an engine with its KV memory, its waiting queue and a batch in flight for each pipeline stage."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import simpy
+
+from policies.protocols import BatchingPolicy, KVEvictionPolicy, QueueingPolicy
+from simulator.cost.shape import BatchShape, CostModel
+from simulator.engine.kv import KVManager, PrefixKVManager
+from simulator.engine.lane import Lane
+from simulator.engine.links import Link, SwapSpace
+from simulator.engine.plan import Plan
+from simulator.engine.queue import FCFSQueue, KeyedQueue, WaitingQueue
+from simulator.engine.recorder import Outcome, Recorder, ReplicaCounters
+from simulator.engine.sequence import Sequence, State
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLimits:
+    """Limits of one replica's engine, as policies see them."""
+
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    max_model_len: int
+
+
+@dataclass(frozen=True)
+class ReplicaConfig:
+    """What a replica is made of.
+
+    Attributes
+    ----------
+    batching, queueing, kv_eviction
+        Makers of the policies: each replica has its own instances, since policies may keep state.
+    num_kv_blocks, block_size
+        KV memory: blocks, and tokens a block.
+    prefix_unit_blocks
+        Engine blocks in one block of the trace's prefix identities; 0 switches prefix caching off.
+    num_stages
+        Pipeline stages.
+    window
+        Sliding window of the model, tokens; None without one.
+    swap_blocks, kv_block_bytes, host_link
+        Host memory for swapping in KV blocks, bytes of one block on one rank, and the link there.
+    """
+
+    limits: EngineLimits
+    batching: Callable[[], BatchingPolicy]
+    queueing: Callable[[], QueueingPolicy]
+    kv_eviction: Callable[[], KVEvictionPolicy]
+    cost: CostModel
+    num_kv_blocks: int
+    block_size: int = 16
+    prefix_unit_blocks: int = 0
+    num_stages: int = 1
+    window: int | None = None
+    swap_blocks: int = 0
+    kv_block_bytes: int = 0
+    host_link: Link = Link("host", 1e9, 0.0)
+
+
+class Replica:
+    """See the module. The cluster hands it requests and hears of each one's end through ``on_end``.
+
+    Parameters
+    ----------
+    on_end
+        Called with the sequence, the time in ns and the outcome when a request ends here.
+    fast_forward
+        False makes every step an event of its own; results are the same.
+    """
+
+    def __init__(
+        self,
+        env: simpy.Environment,
+        index: int,
+        config: ReplicaConfig,
+        recorder: Recorder,
+        on_end: Callable[[Sequence, int, Outcome], None],
+        *,
+        fast_forward: bool = True,
+    ) -> None:
+        self.env = env
+        self.index = index
+        self.recorder = recorder
+        self.limits = config.limits
+        self.policy = config.batching()
+        self.cost = config.cost
+        self.window = config.window
+        self.num_stages = config.num_stages
+        self.fast_forward = fast_forward and config.num_stages == 1
+        self.kv: KVManager
+        if config.prefix_unit_blocks:
+            self.kv = PrefixKVManager(
+                config.num_kv_blocks, config.block_size, config.prefix_unit_blocks, config.kv_eviction()
+            )
+        else:
+            self.kv = KVManager(config.num_kv_blocks, config.block_size)
+        queueing = config.queueing()
+        self.waiting: WaitingQueue = FCFSQueue() if queueing.name == "fcfs" else KeyedQueue(queueing)
+        self.swapped: deque[Sequence] = deque()
+        self.swap_space = SwapSpace(config.swap_blocks, config.kv_block_bytes, config.host_link)
+        self.num_running = 0
+        self.counters = ReplicaCounters()
+        self.first_stage_free_ns = 0
+        self._stage_free_ns = [0] * config.num_stages
+        self._on_end = on_end
+        self._active_lanes = 0
+        self._busy_since_ns = 0
+        self._admits_in_order = self.policy.admits_in_order
+        self.next_sample_ns = recorder.sample_interval_ns
+        self.lanes = [Lane(self, i) for i in range(config.num_stages)]
+
+    # ------------------------------------------------------------------------------------------------ arrivals
+
+    def enqueue(self, sequence: Sequence) -> None:
+        """Take in a request that the router sent here, or refuse it as the server would."""
+        now = self.env.now
+        if now >= self.next_sample_ns:
+            self.sample_until(now)
+        reason = self._refusal(sequence)
+        if reason:
+            self.end(sequence, int(now), Outcome.REJECTED, reason)
+            return
+        first_now = self.waiting.push(sequence)
+        for lane in self.lanes:
+            if lane.wake():
+                return
+        if self.fast_forward and (first_now or not self._admits_in_order):
+            self.lanes[0].cut()
+
+    def _refusal(self, sequence: Sequence) -> str:
+        """Return why this engine can't ever serve the request; empty if it can."""
+        longest = self.limits.max_model_len
+        if sequence.prompt_tokens >= longest:
+            return (
+                f"prompt of {sequence.prompt_tokens} tokens leaves no room for an answer within "
+                f"max_model_len = {longest} tokens"
+            )
+        capacity = self.kv.total_blocks * self.kv.block_size
+        if sequence.prompt_tokens > capacity:
+            return f"prompt of {sequence.prompt_tokens} tokens exceeds the replica's KV memory of {capacity} tokens"
+        return self.policy.refuses(sequence, self.lanes[0])
+
+    def end(self, sequence: Sequence, end_ns: int, outcome: Outcome, reason: str = "") -> None:
+        """Write down how a request ended, and tell the cluster."""
+        sequence.state = State.ENDED
+        recorder, row = self.recorder, sequence.request_id
+        recorder.ended[row] = end_ns
+        recorder.outcome[row] = outcome
+        self._write_progress(sequence)
+        if reason:
+            recorder.reasons[row] = reason
+        self._on_end(sequence, end_ns, outcome)
+
+    def _write_progress(self, sequence: Sequence) -> None:
+        recorder, row = self.recorder, sequence.request_id
+        generated = sequence.base_generated
+        recorder.output_tokens[row] = generated
+        recorder.preemptions[row] = sequence.preemptions
+        if generated:
+            recorder.last_token[row] = sequence.last_token_ns
+            if generated > 1:
+                recorder.itl_max[row] = sequence.itl_max_ns
+
+    # ---------------------------------------------------------------------------------------- steps and stages
+
+    def pass_stages(self, start_ns: int, shape: BatchShape) -> int:
+        """Send a batch through the pipeline; return when it leaves the last stage.
+
+        A stage takes one batch at a time, in order: each begins when both the batch and the stage are ready.
+        """
+        end_ns = start_ns
+        free = self._stage_free_ns
+        for stage, duration_ns in enumerate(self.cost.stage_ns(shape)):
+            end_ns = max(end_ns, free[stage]) + duration_ns
+            free[stage] = end_ns
+        self.first_stage_free_ns = free[0]
+        return end_ns
+
+    def lane_started(self, now_ns: int) -> None:
+        """Note that a lane has a batch in flight; let an idle one take what is still waiting."""
+        if not self._active_lanes:
+            self._busy_since_ns = now_ns
+        self._active_lanes += 1
+        if self.num_stages > 1 and len(self.waiting):
+            self._wake_one()
+
+    def lane_ended(self, now_ns: int, steps: int, plan: Plan) -> None:
+        """Count the steps that a lane has done."""
+        self._active_lanes -= 1
+        counters = self.counters
+        if not self._active_lanes:
+            counters.busy_ns += now_ns - self._busy_since_ns
+        counters.steps += steps
+        counters.decode_tokens += steps * plan.num_decodes
+        counters.prefill_tokens += steps * plan.prefill_tokens
+        counters.padding_tokens += steps * plan.shape.padding_tokens
+        used = self.kv.used_blocks
+        if used > counters.peak_kv_blocks:
+            counters.peak_kv_blocks = used
+        if self.num_stages > 1 and len(self.waiting):
+            self._wake_one()
+
+    def _wake_one(self) -> None:
+        for lane in self.lanes:
+            if lane.wake():
+                return
+
+    def stop(self, now_ns: int) -> None:
+        """Bring everything up to now: the run is over, and what is left stays unfinished."""
+        for lane in self.lanes:
+            lane.stop()
+        self.sample_until(now_ns)
+        if self._active_lanes:
+            self.counters.busy_ns += now_ns - self._busy_since_ns
+        for lane in self.lanes:
+            for sequence in list(lane.running_dict):
+                if sequence.group is not None:
+                    lane.leave_group(sequence)
+                self._write_progress(sequence)
+        for sequence in [*self.waiting, *self.swapped]:
+            self._write_progress(sequence)
+        swap, counters = self.swap_space, self.counters
+        counters.swaps_out, counters.swaps_in = swap.swaps_out, swap.swaps_in
+        counters.swaps_refused, counters.swapped_bytes = swap.refused, swap.bytes_moved
+
+    # ------------------------------------------------------------------------------------------------- samples
+
+    def sample_until(self, now_ns: int) -> None:
+        """Take the samples that are due, as the replica stood just before each one's instant."""
+        interval = self.recorder.sample_interval_ns
+        append = self.recorder.timeline.append
+        counters = self.counters
+        running, waiting = self.num_running, len(self.waiting)
+        used = self.kv.used_blocks
+        at = self.next_sample_ns
+        while at <= now_ns:
+            kv, prefill, decode, steps = used, counters.prefill_tokens, counters.decode_tokens, counters.steps
+            for lane in self.lanes:
+                if lane.steps and lane.ends is not None:
+                    done = int(np.searchsorted(lane.ends, at))
+                    prefill += done * lane.plan.prefill_tokens
+                    decode += done * lane.plan.num_decodes
+                    steps += done
+                    if done:  # and the blocks of the step in flight are taken too
+                        kv += lane.blocks_after_first(done + 1)
+            busy = counters.busy_ns + (at - self._busy_since_ns if self._active_lanes else 0)
+            append((at, self.index, running, waiting, kv, prefill, decode, busy, steps))
+            at += interval
+        self.next_sample_ns = at

@@ -1,0 +1,95 @@
+"""What a run hands to the results: plain data about the cluster that was simulated, beside what it recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from simulator.engine.cluster import Cluster
+    from simulator.memory import MemoryPlan
+    from simulator.models.spec import ModelSpec
+    from workloads import Trace
+
+
+@dataclass(frozen=True)
+class Objectives:
+    """Latency objectives of a request class, seconds; None where there is none.
+
+    A request meets its objectives when each one given holds for it: ``ttft_s``, ``tpot_s`` (vacuous for one-token
+    outputs), ``itl_s`` (its largest gap), ``e2e_s``.
+    """
+
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+    itl_s: float | None = None
+    e2e_s: float | None = None
+
+
+@dataclass(frozen=True)
+class PoolData:
+    """One pool of equal replicas.
+
+    Attributes
+    ----------
+    replicas
+        Indices of its replicas in the cluster.
+    gpus_per_replica
+        Accelerators that one replica uses.
+    peak_flops, memory_bandwidth
+        Of one accelerator: FLOP/s at the width of the matrix products, bytes/s (for MFU and MBU).
+    weight_bytes
+        Of all weights of one replica.
+    price_per_gpu_hour
+        In the scenario's currency; None where none was given.
+    """
+
+    name: str
+    accelerator: str
+    replicas: Sequence[int]
+    gpus_per_replica: int
+    peak_flops: float
+    memory_bandwidth: float
+    weight_bytes: int
+    kv_bytes_per_token: float
+    memory: MemoryPlan | None
+    price_per_gpu_hour: float | None
+    cost_sources: Sequence[str]
+
+
+@dataclass(frozen=True)
+class RunData:
+    """Everything that `simulator.result` needs.
+
+    Attributes
+    ----------
+    scenario
+        The scenario as resolved (every default written out); what ``scenario.yaml`` holds.
+    class_names
+        By class code; one empty name where the trace has no classes.
+    objectives
+        By class code.
+    warmup_ns, until_ns
+        The window that figures cover: requests that arrive in it, all of them where None and 0.
+    notes
+        Sentences on what was substituted, dropped, or is not modelled, for the result.
+    interrupted
+        Whether the user ended the run early.
+    load_s, loop_s
+        Wall-clock seconds for loading and building, and for the simulation itself.
+    """
+
+    cluster: Cluster
+    trace: Trace
+    model: ModelSpec
+    scenario: Mapping[str, Any]
+    pools: Sequence[PoolData]
+    class_names: Sequence[str]
+    objectives: Sequence[Objectives]
+    warmup_ns: int
+    until_ns: int | None
+    notes: Sequence[str] = field(default_factory=tuple)
+    interrupted: bool = False
+    load_s: float = 0.0
+    loop_s: float = 0.0

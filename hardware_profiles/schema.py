@@ -19,7 +19,7 @@ class Accelerator:
     name
         Catalogue name, e.g. ``"h100-sxm"``.
     memory_bytes
-        HBM/GDDR capacity in bytes that a process can see at most (data-sheet capacity).
+        HBM/GDDR capacity in bytes: the total that ``nvidia-smi`` (``rocm-smi``) shows.
     memory_bandwidth
         Peak memory bandwidth, bytes/s.
     peak_flops
@@ -39,6 +39,9 @@ class Accelerator:
         Idle power in watts where a source for it is known, else None.
     sources
         Where each figure comes from, by attribute name.
+    usable_memory_bytes
+        Total that the driver reports to a process (``cudaMemGetInfo``), what engines take their memory
+        fraction of, in bytes where known, else None; `process_memory_bytes` falls back on ``memory_bytes``.
     """
 
     name: str
@@ -56,6 +59,12 @@ class Accelerator:
     idle_w: float | None
     aliases: tuple[str, ...]
     sources: Mapping[str, str]
+    usable_memory_bytes: int | None = None
+
+    @property
+    def process_memory_bytes(self) -> int:
+        """Memory that a process sees, bytes: ``usable_memory_bytes`` where known, else ``memory_bytes``."""
+        return self.memory_bytes if self.usable_memory_bytes is None else self.usable_memory_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +78,7 @@ class Nic:
 
 @dataclass(frozen=True, slots=True)
 class NodeType:
-    """A server: how many accelerators of which kind, and how they are joined to each other and to the network.
+    """A server: how many accelerators of which kind, how they are joined to each other and to the network.
 
     Attributes
     ----------

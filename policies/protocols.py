@@ -185,7 +185,10 @@ class RequestView(Protocol):
 
 
 class WaitingView(Protocol):
-    """The waiting queue of a replica, in the order of its queueing policy; preempted requests come first."""
+    """The waiting queue of a replica, in the order of its queueing policy.
+
+    A preempted request goes back to the front where that order is first come, first served, else by its key.
+    """
 
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[RequestView]: ...
@@ -351,9 +354,7 @@ class StepPlan(Protocol):
         """Tokens to compute if a waiting request were admitted now: without prefix-cache hits, at least 1."""
         ...
 
-    def prefill(
-        self, request: RequestView, tokens: int, *, reserve_tokens: int = 0, keep_free_blocks: int = 0
-    ) -> bool:
+    def prefill(self, request: RequestView, tokens: int, *, reserve_tokens: int = 0, keep_free_blocks: int = 0) -> bool:
         """Compute the next ``tokens`` prompt tokens of a waiting or prefilling request in this step.
 
         A waiting request is admitted by this, its cached prefix taken first. KV is allocated for what is then

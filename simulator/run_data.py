@@ -1,4 +1,4 @@
-"""What a run hands to the results: plain data about the cluster that was simulated, beside what it recorded."""
+"""What a run hands to the results: plain data beside what the cluster recorded."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from simulator.engine.cluster import Cluster
     from simulator.memory import MemoryPlan
+
+    from simulator.engine.cluster import Cluster
     from simulator.models.spec import ModelSpec
     from workloads import Trace
 
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 class Objectives:
     """Latency objectives of a request class, seconds; None where there is none.
 
-    A request meets its objectives when each one given holds for it: ``ttft_s``, ``tpot_s`` (vacuous for one-token
-    outputs), ``itl_s`` (its largest gap), ``e2e_s``.
+    A request meets its objectives when each one given holds for it: ``ttft_s``, ``tpot_s`` (vacuous for
+    one-token outputs), ``itl_s`` (its largest gap), ``e2e_s``.
     """
 
     ttft_s: float | None = None

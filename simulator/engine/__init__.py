@@ -1,0 +1,1 @@
+"""The discrete-event engine: clock, KV memory, batches in flight, replicas, cluster, recorder."""

@@ -32,6 +32,15 @@ def step_priority(replica: int, lane: int) -> int:
     return 2 + replica * LANES_PER_REPLICA + lane
 
 
+class Environment(simpy.Environment):
+    """SimPy's environment with a clock of whole nanoseconds."""
+
+    @property
+    def now(self) -> int:
+        """The time, ns."""
+        return self._now  # type: ignore[return-value]  # it began as an int, and only ints are added
+
+
 class Boundary(Event):
     """An event at a step boundary: SimPy's ``Timeout`` with a priority of its own."""
 

@@ -99,7 +99,10 @@ class DecodeGroup:
             self.window_kv += attended
             self.window_growth += 1
             if self._window != NEVER:
-                heappush(self._milestones, (step + self._window - attended, next(self._ties), _WINDOW, epoch, sequence))
+                heappush(
+                    self._milestones,
+                    (step + self._window - attended, next(self._ties), _WINDOW, epoch, sequence),
+                )
         else:
             self.window_kv += self._window
         ahead = held_blocks * self._block_size - context  # tokens until it needs another block

@@ -27,7 +27,17 @@ def bin_edges() -> npt.NDArray[np.int64]:
 class DurationHistogram:
     """Counts durations in ns. Adding is O(1); binning is done in bulk, because one NumPy call costs as much as a step."""
 
-    __slots__ = ("_array_counts", "_arrays", "_counts", "_gaps", "_pending", "counts", "max_ns", "total", "total_ns")
+    __slots__ = (
+        "_array_counts",
+        "_arrays",
+        "_counts",
+        "_gaps",
+        "_pending",
+        "counts",
+        "max_ns",
+        "total",
+        "total_ns",
+    )
 
     def __init__(self) -> None:
         self.counts: npt.NDArray[np.int64] = np.zeros(len(bin_edges()), dtype=np.int64)

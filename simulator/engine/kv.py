@@ -119,7 +119,16 @@ class PrefixKVManager(KVManager):
         Which unreferenced unit goes first.
     """
 
-    __slots__ = ("_evictable", "_eviction", "_heap", "_order", "_spare", "unit_blocks", "unit_tokens", "units")
+    __slots__ = (
+        "_evictable",
+        "_eviction",
+        "_heap",
+        "_order",
+        "_spare",
+        "unit_blocks",
+        "unit_tokens",
+        "units",
+    )
 
     caches_prefixes = True
 

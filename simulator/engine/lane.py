@@ -63,7 +63,7 @@ class Lane:
 
     @property
     def now_s(self) -> float:
-        return float(self.env.now) / NS_PER_S
+        return self.env.now / NS_PER_S
 
     @property
     def num_running(self) -> int:
@@ -196,7 +196,15 @@ class Lane:
         replica.lane_ended(end_ns, steps, plan)
         self.steps = 0
         if replica.recorder.batches is not None:
-            batch = (replica.index, self.index, self.start_ns, end_ns, steps, plan.num_decodes, plan.prefill_tokens)
+            batch = (
+                replica.index,
+                self.index,
+                self.start_ns,
+                end_ns,
+                steps,
+                plan.num_decodes,
+                plan.prefill_tokens,
+            )
             replica.recorder.batches.append(batch)
         if plan.num_decodes:
             if steps > 1:

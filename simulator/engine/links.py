@@ -44,12 +44,24 @@ class SwapSpace:
         Bytes of one block on one rank.
     """
 
-    __slots__ = ("_block_bytes", "_capacity", "_held", "_link", "bytes_moved", "refused", "swaps_in", "swaps_out", "used")
+    __slots__ = (
+        "_block_bytes",
+        "_capacity",
+        "_held",
+        "_link",
+        "bytes_moved",
+        "refused",
+        "swaps_in",
+        "swaps_out",
+        "used",
+    )
 
-    def __init__(self, capacity_blocks: int, block_bytes: int, link: Link) -> None:
+    def __init__(self, capacity_blocks: int, block_bytes: int, link: Link | None) -> None:
         self._capacity = capacity_blocks
         self._block_bytes = block_bytes
         self._link = link
+        if link is None and capacity_blocks:
+            raise ValueError("swap space needs a link to host memory")
         self._held: dict[object, int] = {}
         self.used = 0
         self.refused = 0
@@ -75,6 +87,7 @@ class SwapSpace:
         return self._move(blocks)
 
     def _move(self, blocks: int) -> int:
+        assert self._link is not None  # nothing is held without one
         moved = blocks * self._block_bytes
         self.bytes_moved += moved
         return self._link.transfer_ns(moved)

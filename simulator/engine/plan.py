@@ -130,9 +130,7 @@ class Plan:
             return sequence.prefill_target - self._lane.kv.cached_tokens(sequence)
         return sequence.remaining_prefill
 
-    def prefill(
-        self, request: RequestView, tokens: int, *, reserve_tokens: int = 0, keep_free_blocks: int = 0
-    ) -> bool:
+    def prefill(self, request: RequestView, tokens: int, *, reserve_tokens: int = 0, keep_free_blocks: int = 0) -> bool:
         lane = self._lane
         sequence = self._own(request)
         kv = lane.kv

@@ -49,17 +49,17 @@ class Recorder:
             "replica": column(np.int32, -1),
             "outcome": column(np.int8, Outcome.UNFINISHED),
         }
-        self.arrival = memoryview(self.columns["arrival_ns"])
-        self.scheduled = memoryview(self.columns["scheduled_ns"])
-        self.first_token = memoryview(self.columns["first_token_ns"])
-        self.last_token = memoryview(self.columns["last_token_ns"])
-        self.ended = memoryview(self.columns["ended_ns"])
-        self.output_tokens = memoryview(self.columns["output_tokens"])
-        self.cached_tokens = memoryview(self.columns["cached_tokens"])
-        self.preemptions = memoryview(self.columns["preemptions"])
-        self.itl_max = memoryview(self.columns["itl_max_ns"])
-        self.replica = memoryview(self.columns["replica"])
-        self.outcome = memoryview(self.columns["outcome"])
+        self.arrival = self.columns["arrival_ns"].data
+        self.scheduled = self.columns["scheduled_ns"].data
+        self.first_token = self.columns["first_token_ns"].data
+        self.last_token = self.columns["last_token_ns"].data
+        self.ended = self.columns["ended_ns"].data
+        self.output_tokens = self.columns["output_tokens"].data
+        self.cached_tokens = self.columns["cached_tokens"].data
+        self.preemptions = self.columns["preemptions"].data
+        self.itl_max = self.columns["itl_max_ns"].data
+        self.replica = self.columns["replica"].data
+        self.outcome = self.columns["outcome"].data
         self.reasons: dict[int, str] = {}
         self.itl = [DurationHistogram() for _ in range(num_classes)]
         self.sample_interval_ns = sample_interval_ns

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import simpy
 
 from policies.protocols import BatchingPolicy, KVEvictionPolicy, QueueingPolicy
 from simulator.cost.shape import BatchShape, CostModel
+from simulator.engine.clock import Environment
 from simulator.engine.kv import KVManager, PrefixKVManager
 from simulator.engine.lane import Lane
 from simulator.engine.links import Link, SwapSpace
@@ -61,7 +61,7 @@ class ReplicaConfig:
     window: int | None = None
     swap_blocks: int = 0
     kv_block_bytes: int = 0
-    host_link: Link = Link("host", 1e9, 0.0)
+    host_link: Link | None = None
 
 
 class Replica:
@@ -77,7 +77,7 @@ class Replica:
 
     def __init__(
         self,
-        env: simpy.Environment,
+        env: Environment,
         index: int,
         config: ReplicaConfig,
         recorder: Recorder,
@@ -125,7 +125,7 @@ class Replica:
             self.sample_until(now)
         reason = self._refusal(sequence)
         if reason:
-            self.end(sequence, int(now), Outcome.REJECTED, reason)
+            self.end(sequence, now, Outcome.REJECTED, reason)
             return
         first_now = self.waiting.push(sequence)
         for lane in self.lanes:

@@ -26,13 +26,14 @@ class State(IntEnum):
 class Sequence:
     """A request's state in the engine; policies see it as a `policies.protocols.RequestView`.
 
-    While it decodes, its progress is kept by its `DecodeGroup` for all members at once, so that a step costs the same
-    whatever the batch: ``generated_tokens`` and ``context_tokens`` are worked out when somebody asks.
+    While it decodes, its progress is kept by its `DecodeGroup` for all members at once, so that a step costs the
+    same whatever the batch: ``generated_tokens`` and ``context_tokens`` are worked out when somebody asks.
 
     Attributes
     ----------
     prefill_target
-        Tokens to have in KV before the next output token: the prompt, after a recompute also what was generated.
+        Tokens to have in KV before the next output token: the prompt, after a recompute also what was
+        generated before it.
     private_blocks, units
         KV held: blocks of its own, and prefix-cache units shared with others.
     last_token_ns

@@ -84,7 +84,7 @@ class DecodeGroup:
     # ------------------------------------------------------------------------------------------ membership
 
     def join(self, sequence: Sequence, context: int, remaining: int, held_blocks: int) -> None:
-        """Take in a sequence that holds ``context`` tokens in ``held_blocks`` blocks and has ``remaining`` to decode."""
+        """Take in a sequence with ``context`` tokens in ``held_blocks`` blocks and ``remaining`` tokens to decode."""
         step = self.step
         sequence.group = self
         sequence.state = State.DECODING

@@ -25,7 +25,7 @@ def bin_edges() -> npt.NDArray[np.int64]:
 
 
 class DurationHistogram:
-    """Counts durations in ns. Adding is O(1); binning is done in bulk, because one NumPy call costs as much as a step."""
+    """Counts durations in ns. Binning is done in bulk, because one NumPy call costs as much as an engine step."""
 
     __slots__ = (
         "_array_counts",

@@ -91,7 +91,7 @@ class KVManager:
         return 0
 
     def admit(self, sequence: Sequence, tokens: int, keep_free_blocks: int) -> bool:
-        """Allocate KV for a context of ``tokens``; False, with nothing changed, if ``keep_free_blocks`` weren't left."""
+        """Allocate KV for ``tokens`` of context; False, with nothing changed, if ``keep_free_blocks`` weren't left."""
         need = -(-tokens // self.block_size)
         if need + keep_free_blocks > self.free_blocks:
             return False

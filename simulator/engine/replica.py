@@ -131,8 +131,11 @@ class Replica:
         for lane in self.lanes:
             if lane.wake():
                 return
-        if self.fast_forward and (first_now or not self._admits_in_order):
-            self.lanes[0].cut()
+        if not self.fast_forward:
+            return
+        if self._admits_in_order and (not first_now or self.num_running >= self.limits.max_num_seqs):
+            return  # it can't start before somebody ends, so the run in flight stays what it is
+        self.lanes[0].cut()
 
     def _refusal(self, sequence: Sequence) -> str:
         """Return why this engine can't ever serve the request; empty if it can."""

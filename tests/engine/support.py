@@ -1,0 +1,216 @@
+"""A small cluster built by hand, with step times that a reader can add up in his head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from policies.batching.vllm_v1 import VllmV1
+from policies.kv_eviction.lru import Lru
+from policies.protocols import BatchingPolicy, KVEvictionPolicy, QueueingPolicy, RoutingPolicy
+from policies.queueing.fcfs import Fcfs
+from policies.routing.round_robin import RoundRobin
+from simulator.cost.shape import BatchShape, CostModel
+from simulator.engine.cluster import Cluster, Workload
+from simulator.engine.links import Link
+from simulator.engine.recorder import Outcome
+from simulator.engine.replica import EngineLimits, ReplicaConfig
+
+MS = 1_000_000
+
+
+class LinearCost:
+    """Step time linear in everything that a batch shape has, each coefficient in ns; exact in whole numbers."""
+
+    sources = ("test: linear",)
+
+    def __init__(self, base: int, token: int = 0, kv: int = 0, kv_sq: int = 0, pair: int = 0, stages: int = 1) -> None:
+        self.base, self.token, self.kv, self.kv_sq, self.pair, self.stages = base, token, kv, kv_sq, pair, stages
+
+    def _at(self, shape: BatchShape, i: int) -> int:
+        pairs = sum(new * (cached + i * new) + new * (new + 1) // 2 for new, cached in shape.chunks)
+        squares = shape.decode_kv_sq + 2 * i * shape.decode_kv + i * i * shape.decodes
+        window = shape.decode_window_kv + i * shape.decode_window_growth
+        return (
+            self.base
+            + self.token * (shape.tokens + shape.logit_rows)
+            + self.kv * (shape.decode_kv + i * shape.decodes + window)
+            + self.kv_sq * squares
+            + self.pair * pairs
+        )
+
+    def step_ns(self, shape: BatchShape) -> int:
+        return self._at(shape, 0)
+
+    def run_ns(self, shape: BatchShape, k: int) -> npt.NDArray[np.int64]:
+        return np.array([self._at(shape, i) for i in range(k)], dtype=np.int64)
+
+    def stage_ns(self, shape: BatchShape) -> list[int]:
+        return [self._at(shape, 0)] * self.stages
+
+
+@dataclass
+class ListSource:
+    """Arrivals as given, and follow-ups by the row that ends: ``{row: [(delay_ns, row), ...]}``."""
+
+    arrivals: Sequence[tuple[int, int]]
+    after: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
+
+    def first(self):  # type: ignore[no-untyped-def]
+        return iter(self.arrivals)
+
+    def ended(self, row: int, end_ns: int) -> list[tuple[int, int]]:
+        return [(end_ns + delay, follower) for delay, follower in self.after.get(row, ())]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request of a test: arrival in ns (None: it follows another), lengths, identities of its blocks."""
+
+    arrival: int | None
+    prompt: int
+    output: int
+    hashes: Sequence[int] = ()
+    predicted: float = float("nan")
+    class_code: int = 0
+    priority: int = 0
+
+
+def build(
+    requests: Sequence[Request],
+    *,
+    policy: Callable[[], BatchingPolicy] = VllmV1,
+    queueing: Callable[[], QueueingPolicy] = Fcfs,
+    eviction: Callable[[], KVEvictionPolicy] = Lru,
+    router: RoutingPolicy | None = None,
+    cost: CostModel | None = None,
+    blocks: int = 1000,
+    block_size: int = 16,
+    hash_block_tokens: int = 0,
+    seqs: int = 256,
+    budget: int = 2048,
+    max_len: int = 100_000,
+    stages: int = 1,
+    replicas: int = 1,
+    window: int | None = None,
+    swap_blocks: int = 0,
+    link: Link | None = None,
+    after: dict[int, list[tuple[int, int]]] | None = None,
+    sample_ns: int = 10**9,
+    fast_forward: bool = True,
+) -> Cluster:
+    """Return a cluster of equal replicas that will serve these requests."""
+    arrivals = sorted((r.arrival, row) for row, r in enumerate(requests) if r.arrival is not None)
+    offsets = np.cumsum([0] + [len(r.hashes) for r in requests])
+    workload = Workload(
+        source=ListSource(arrivals, after or {}),  # type: ignore[arg-type]
+        prompt_tokens=np.array([r.prompt for r in requests], dtype=np.int64),
+        output_tokens=np.array([r.output for r in requests], dtype=np.int64),
+        predicted_output_tokens=np.array([r.predicted for r in requests], dtype=np.float64),
+        class_codes=np.array([r.class_code for r in requests], dtype=np.int64),
+        num_classes=1 + max((r.class_code for r in requests), default=0),
+        priorities=np.array([r.priority for r in requests], dtype=np.int64),
+        session_ids=np.full(len(requests), -1, dtype=np.int64),
+        hash_offsets=offsets if hash_block_tokens else None,
+        hash_values=np.array([h for r in requests for h in r.hashes], dtype=np.int64) if hash_block_tokens else None,
+        hash_block_tokens=hash_block_tokens,
+    )
+    config = ReplicaConfig(
+        limits=EngineLimits(seqs, budget, max_len),
+        batching=policy,
+        queueing=queueing,
+        kv_eviction=eviction,
+        cost=cost or LinearCost(10 * MS, stages=stages),
+        num_kv_blocks=blocks,
+        block_size=block_size,
+        prefix_unit_blocks=hash_block_tokens // block_size,
+        num_stages=stages,
+        window=window,
+        swap_blocks=swap_blocks,
+        kv_block_bytes=1000,
+        host_link=link,
+    )
+    return Cluster(
+        [config] * replicas,
+        router or RoundRobin(),
+        workload,
+        rng=np.random.default_rng(0),
+        sample_interval_ns=sample_ns,
+        fast_forward=fast_forward,
+    )
+
+
+def simulate(requests: Sequence[Request], until: int | None = None, **options: object) -> Cluster:
+    """Build, run, close and check what holds for every run."""
+    cluster = build(requests, **options)  # type: ignore[arg-type]
+    cluster.run(until)
+    cluster.stop()
+    check_invariants(cluster, drained=until is None)
+    return cluster
+
+
+def check_invariants(cluster: Cluster, *, drained: bool) -> None:
+    """Assert the invariants of docs/architecture.md that need no more than the cluster at its end."""
+    columns = cluster.recorder.columns
+    outcome = columns["outcome"]
+    arrived = columns["arrival_ns"] >= 0
+    ended = columns["ended_ns"] >= 0
+    # Conservation: a request that arrived ended exactly once or is unfinished; nothing else ended.
+    assert cluster.num_arrived == arrived.sum()
+    assert cluster.num_ended == ended.sum() == (outcome != Outcome.UNFINISHED).sum()
+    assert not (ended & ~arrived).any()
+    if drained:
+        assert (arrived == ended).all()
+        for replica in cluster.replicas:
+            # Blocks: all that were allocated are free again.
+            assert replica.kv.free_blocks == replica.kv.total_blocks
+            assert replica.num_running == 0
+            assert not len(replica.waiting)
+            assert replica.swap_space.used == 0
+            assert all(lane.group.size == lane.group.kv == lane.group.kv_sq == 0 for lane in replica.lanes)
+            assert all(lane.group.window_kv == lane.group.window_growth == 0 for lane in replica.lanes)
+            assert all(not any(lane.group.phases) for lane in replica.lanes)
+    # Causality: time never goes back.
+    done = outcome == Outcome.FINISHED
+    times = [columns[k][done] for k in ("arrival_ns", "scheduled_ns", "first_token_ns", "last_token_ns")]
+    for before, after in zip(times, times[1:], strict=False):
+        assert (before <= after).all()
+    assert (columns["last_token_ns"][done] == columns["ended_ns"][done]).all()
+    # Tokens: every finished request got what it asked for (or the room there was), and every gap was counted.
+    wanted = cluster.workload.output_tokens
+    if not cluster.num_truncated:
+        assert (columns["output_tokens"][done] == wanted[done]).all()
+    gaps = sum(h.total for h in cluster.recorder.itl)
+    generated = columns["output_tokens"].astype(np.int64)
+    if drained:
+        assert gaps == np.maximum(generated - 1, 0).sum()
+        spans = columns["last_token_ns"] - columns["first_token_ns"]
+        assert sum(h.total_ns for h in cluster.recorder.itl) == spans[generated > 0].sum()
+        multi = done & (generated > 1)
+        if multi.any():
+            assert max(h.max_ns for h in cluster.recorder.itl) == columns["itl_max_ns"][generated > 1].max()
+    # Little's law, with L integrated by the engine: requests in the system x time = sum of times in the system.
+    if drained:
+        assert cluster.in_system_ns == (columns["ended_ns"] - columns["arrival_ns"])[ended].sum()
+
+
+def times_ms(cluster: Cluster, column: str) -> list[float]:
+    """Return a column of times in ms."""
+    return [float(v) / MS for v in cluster.recorder.columns[column]]
+
+
+def fingerprint(cluster: Cluster) -> dict[str, bytes]:
+    """Return everything that a run recorded, to compare to the last bit."""
+    recorder = cluster.recorder
+    prints = {name: column.tobytes() for name, column in recorder.columns.items()}
+    prints |= {f"timeline.{name}": column.tobytes() for name, column in recorder.timeline.columns().items()}
+    for code, histogram in enumerate(recorder.itl):
+        prints[f"itl.{code}"] = histogram.counts.tobytes() + repr((histogram.total_ns, histogram.max_ns)).encode()
+    for replica in cluster.replicas:
+        prints[f"counters.{replica.index}"] = repr(replica.counters).encode()
+    prints["reasons"] = repr(sorted(recorder.reasons.items())).encode()
+    prints["cluster"] = repr((cluster.end_ns, cluster.in_system_ns, cluster.num_truncated)).encode()
+    return prints

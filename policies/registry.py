@@ -36,9 +36,7 @@ from policies.protocols import Policy, PolicyError
 ENTRY_POINT_GROUP = "simulator.policies"
 
 _BASES: dict[str, type[Policy]] = {
-    cls.kind: cls
-    for cls in vars(protocols).values()
-    if isinstance(cls, type) and issubclass(cls, Policy) and cls.kind
+    cls.kind: cls for cls in vars(protocols).values() if isinstance(cls, type) and issubclass(cls, Policy) and cls.kind
 }
 
 KINDS: tuple[str, ...] = tuple(_BASES)
@@ -126,9 +124,7 @@ def resolve(kind: str, ref: str) -> type[Policy]:
         got.kind for _, got in named if not isinstance(got, str)
     ]
     if elsewhere:
-        raise PolicyError(
-            f"{ref!r} is a {elsewhere[0]} policy, not a {kind} policy; known: {_listed(names(kind))}"
-        )
+        raise PolicyError(f"{ref!r} is a {elsewhere[0]} policy, not a {kind} policy; known: {_listed(names(kind))}")
     raise PolicyError(f"unknown {kind} policy {ref!r}{did_you_mean(ref, names(kind))}")
 
 
@@ -257,9 +253,7 @@ def _load_file(path: Path) -> ModuleType:
         del sys.modules[module_name]
         where = _line_of(error, str(resolved))
         said = error.msg if isinstance(error, SyntaxError) else str(error)
-        raise PolicyError(
-            f"policy file '{path}' failed to import{where}: {type(error).__name__}: {said}"
-        ) from None
+        raise PolicyError(f"policy file '{path}' failed to import{where}: {type(error).__name__}: {said}") from None
     module.__dict__["__policy_content__"] = content
     return module
 

@@ -57,9 +57,7 @@ class Sarathi(BatchingPolicy):
             request = view.waiting.first
             chunk = min(plan.uncached_tokens(request), budget - plan.tokens)
             keep_free = int(self.watermark * view.kv.total_blocks) if view.num_running else 0
-            if not plan.prefill(
-                request, chunk, reserve_tokens=request.remaining_prefill, keep_free_blocks=keep_free
-            ):
+            if not plan.prefill(request, chunk, reserve_tokens=request.remaining_prefill, keep_free_blocks=keep_free):
                 break
 
     def stable_steps(self, view: ReplicaView, plan: StepPlan) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from policies.protocols import UNBOUNDED, BatchingPolicy, ReplicaView, StepPlan, param
+from policies.protocols import UNBOUNDED, BatchingPolicy, ReplicaView, RequestView, StepPlan, param
 
 
 @dataclass
@@ -21,9 +21,9 @@ class Vllm(BatchingPolicy):
     the same watermark.
 
     The budget counts whole prompts, cached prefixes included, as vLLM 0.5 does. vLLM refuses to start with a
-    budget below the longest context; here the budget is then the longest context. A recomputed request above
-    the budget is computed alone, and the watermark is not kept if nothing runs (vLLM drops a request that
-    never fits it).
+    budget below the longest context; here the budget is then the longest context. A request whose blocks,
+    with the watermark, exceed all of memory is refused, as vLLM ignores it. The watermark is not kept for a
+    swap-in if nothing runs, where vLLM would wait for ever.
 
     Not modelled: vLLM asks for a free block for every decode, even one that needs none this step; pipeline
     stages with queues of their own; ``delay_factor``; beam search and n > 1.
@@ -49,8 +49,16 @@ class Vllm(BatchingPolicy):
     )
     watermark: float = param(0.01, "share of all blocks to stay free at an admission or swap-in", ge=0, le=1)
 
+    def refuses(self, request: RequestView, view: ReplicaView) -> str:
+        """Refuse what doesn't fit below the watermark even in empty memory."""
+        kv = view.kv
+        need = -(-request.remaining_prefill // kv.block_size) + self._watermark_blocks(view)
+        if need > kv.total_blocks:
+            return f"needs {need} KV blocks, watermark included, of {kv.total_blocks}"
+        return ""
+
     def compose(self, view: ReplicaView, plan: StepPlan) -> None:
-        """Fill the step: prompts, or else decodes and swap-ins."""
+        """Fill the step: prompts, or else swap-ins and decodes."""
         if not view.swapped:
             self._admit(view, plan)
         if plan.num_admitted:
@@ -58,35 +66,38 @@ class Vllm(BatchingPolicy):
         swap = self.preemption_mode == "swap"
         while plan.decode_shortfall():
             plan.preempt(view.youngest, swap=swap)
+        if view.swapped and not plan.num_preempted:
+            self._swap_in(view, plan)
         if view.num_decoding:
             plan.decode_all()
-        if not plan.num_preempted:
-            self._swap_in(view, plan)
 
-    def _keep_free(self, view: ReplicaView) -> int:
-        return int(self.watermark * view.kv.total_blocks) if view.num_running else 0
+    def _watermark_blocks(self, view: ReplicaView) -> int:
+        return int(self.watermark * view.kv.total_blocks)
 
     def _admit(self, view: ReplicaView, plan: StepPlan) -> None:
         limits = view.limits
         budget = max(limits.max_num_batched_tokens, limits.max_model_len)
+        keep_free = self._watermark_blocks(view)
         batched = 0
         while view.waiting and view.num_running < limits.max_num_seqs:
             request = view.waiting.first
             batched += request.remaining_prefill
             if batched > budget and plan.num_admitted:
                 break
-            if not plan.prefill(
-                request, plan.uncached_tokens(request), keep_free_blocks=self._keep_free(view)
-            ):
+            if not plan.prefill(request, plan.uncached_tokens(request), keep_free_blocks=keep_free):
                 break
 
     def _swap_in(self, view: ReplicaView, plan: StepPlan) -> None:
+        """Bring back what fits above the watermark after the blocks that this step's decodes take."""
+        size = view.kv.block_size
+        taken = sum(request.context_tokens % size == 0 for request in view.running)
+        watermark = self._watermark_blocks(view)
         while view.swapped and view.num_running < view.limits.max_num_seqs:
             request = view.swapped[0]
-            # One block more than the watermark: the token it decodes in this step may need it.
-            if not plan.swap_in(request, keep_free_blocks=self._keep_free(view) + 1):
+            own = request.context_tokens % size == 0
+            if not plan.swap_in(request, keep_free_blocks=taken + own + (watermark if view.num_running else 0)):
                 break
-            plan.decode_some([request])
+            taken += own
 
     def stable_steps(self, view: ReplicaView, plan: StepPlan) -> int:
         """Return UNBOUNDED: a step that admits nobody is all decodes; only a completion or arrival ends it."""

@@ -50,9 +50,7 @@ class VllmV1(BatchingPolicy):
     reserve_full_input: bool = param(
         True, "admit a request only if blocks for its whole input are free, not just for its first chunk"
     )
-    watermark: float = param(
-        0.0, "share of all blocks to stay free at an admission while anything runs", ge=0, le=1
-    )
+    watermark: float = param(0.0, "share of all blocks to stay free at an admission while anything runs", ge=0, le=1)
 
     def compose(self, view: ReplicaView, plan: StepPlan) -> None:
         """Fill the step: decodes, running prompts, then waiting requests."""

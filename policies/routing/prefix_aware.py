@@ -1,0 +1,95 @@
+"""SGLang's cache-aware router."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from policies.protocols import ArrivalView, ClusterView, RoutingPolicy, param
+
+
+@dataclass
+class PrefixAware(RoutingPolicy):
+    """The replica that was sent the longest matching prefix, unless the load is out of balance.
+
+    From SGLang's router, which asks replicas nothing and remembers what it sent where:
+
+    - out of balance (the largest and the smallest number of outstanding requests differ by more than
+      ``balance_abs_threshold`` and by more than the factor ``balance_rel_threshold``): the least loaded
+      replica;
+    - else, if more than ``cache_threshold`` of the prompt was sent before: the replica that it was sent to;
+    - else the replica that the fewest remembered tokens belong to, which has most room in its cache.
+
+    Prompts are remembered as the chained identities of their blocks. Since equal identities mean equal
+    prefixes, and since the least recently sent blocks are forgotten first and of one prompt the last block
+    first, what is remembered of a prompt is a beginning of it, and its length is found by bisection. Each
+    block is remembered for the replica to which it was sent last (SGLang remembers all replicas and takes any
+    of them).
+
+    Requests without block identities go to the least loaded replica. Ties go to the first replica.
+    """
+
+    name: ClassVar[str] = "prefix-aware"
+    source: ClassVar[str] = "sgl-project/sglang sgl-router/src/policies/cache_aware.rs (commit 026f853)"
+
+    cache_threshold: float = param(0.3, "share of the prompt that must match for its replica to be chosen", ge=0, le=1)
+    balance_abs_threshold: int = param(
+        64, "difference of outstanding requests above which balance may be lost", unit="requests", ge=0
+    )
+    balance_rel_threshold: float = param(1.5, "ratio of outstanding requests above which balance may be lost", ge=1)
+    max_blocks: int = param(1 << 20, "blocks remembered in all", unit="blocks", ge=1)
+
+    def reset(self) -> None:
+        """Begin with nothing remembered."""
+        self._replica_of: dict[int, int] = {}  # block to replica, least recently sent first
+        self._remembered = np.zeros(0, np.int64)
+
+    def route(self, request: ArrivalView, cluster: ClusterView) -> int:
+        """Return the replica, and remember that the prompt went there."""
+        load = cluster.outstanding_requests
+        count = cluster.num_replicas
+        if self._remembered.size < count:
+            self._remembered = np.concatenate([self._remembered, np.zeros(count - self._remembered.size, np.int64)])
+        hashes = request.block_hashes
+        if not len(hashes):
+            return int(load.argmin())
+        most, least = int(load.max()), int(load.min())
+        if most - least > self.balance_abs_threshold and most > least * self.balance_rel_threshold:
+            chosen = int(load.argmin())
+        else:
+            chosen = self._by_prefix(request, hashes, count)
+        self._remember(hashes, chosen)
+        return chosen
+
+    def _by_prefix(self, request: ArrivalView, hashes: Sequence[int], count: int) -> int:
+        known = self._replica_of
+        matched, beyond = 0, len(hashes) + 1
+        while beyond - matched > 1:
+            middle = (matched + beyond) // 2
+            if hashes[middle - 1] in known:
+                matched = middle
+            else:
+                beyond = middle
+        if matched * request.block_size_tokens > self.cache_threshold * request.prompt_tokens:
+            replica = known[hashes[matched - 1]]
+            if replica < count:
+                return replica
+        return int(self._remembered[:count].argmin())
+
+    def _remember(self, hashes: Sequence[int], replica: int) -> None:
+        known, remembered = self._replica_of, self._remembered
+        pop = known.pop
+        added = 0
+        for block in reversed(hashes):
+            before = pop(block, -1)
+            known[block] = replica
+            if before != replica:
+                added += 1
+                if before >= 0:
+                    remembered[before] -= 1
+        remembered[replica] += added
+        while len(known) > self.max_blocks:
+            remembered[pop(next(iter(known)))] -= 1

@@ -106,9 +106,7 @@ def _names(folder: str) -> list[str]:
     return sorted(path.stem for path in (_ROOT / folder).glob("*.yaml"))
 
 
-def _load(
-    name: str | Path, folder: str, kind: str, build: Callable[[ProfileReader, str], _Profile]
-) -> _Profile:
+def _load(name: str | Path, folder: str, kind: str, build: Callable[[ProfileReader, str], _Profile]) -> _Profile:
     """Find a profile by path, name or alias, and build it."""
     text = str(name)
     lowered = text.lower()
@@ -187,9 +185,7 @@ def _node(reader: ProfileReader, name: str) -> NodeType:
     reader.check_keys(_NODE_KEYS)
     accelerator = reader.text("accelerator")
     if not accelerator.endswith((".yaml", ".yml")) and accelerator not in list_accelerators():
-        raise reader.error(
-            "accelerator", f"is unknown: {accelerator!r}{nearest(accelerator, list_accelerators())}"
-        )
+        raise reader.error("accelerator", f"is unknown: {accelerator!r}{nearest(accelerator, list_accelerators())}")
     fabric = reader.text("fabric")
     if fabric not in FABRICS:
         raise reader.error("fabric", f"is unknown: {fabric!r}{nearest(fabric, FABRICS)}")

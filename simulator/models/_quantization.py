@@ -14,9 +14,7 @@ _METHODS: Mapping[str, str] = MappingProxyType(
 )
 _SUPPORTED = sorted([*_METHODS, "compressed-tensors", "modelopt"])
 _BITS: Mapping[int, str] = MappingProxyType({4: "int4", 8: "int8"})
-_ALGORITHMS: Mapping[str, str] = MappingProxyType(
-    {"FP8": "fp8", "NVFP4": "fp4", "W4A16_AWQ": "int4", "MXFP4": "mxfp4"}
-)
+_ALGORITHMS: Mapping[str, str] = MappingProxyType({"FP8": "fp8", "NVFP4": "fp4", "W4A16_AWQ": "int4", "MXFP4": "mxfp4"})
 _ATTENTION = ("qkv", "o")
 _SKIP_KEYS = ("modules_to_not_convert", "ignore", "exclude_modules", "ignored_layers")
 
@@ -61,9 +59,7 @@ def _format_name(table: ConfigReader) -> str:
     if method == "modelopt":
         algorithm = table.text("quant_algo", "")
         if algorithm not in _ALGORITHMS:
-            raise table.error(
-                "quant_algo", f"is unknown: {algorithm!r}{did_you_mean(algorithm, _ALGORITHMS)}"
-            )
+            raise table.error("quant_algo", f"is unknown: {algorithm!r}{did_you_mean(algorithm, _ALGORITHMS)}")
         return _ALGORITHMS[algorithm]
     if method not in _METHODS:
         raise table.error("quant_method", f"is unknown: {method!r}{did_you_mean(method, _SUPPORTED)}")
@@ -88,9 +84,7 @@ def _compressed_tensors(table: ConfigReader) -> str:
         weights = group.get("weights") if isinstance(group, Mapping) else None
         if not isinstance(weights, Mapping):
             raise table.error("config_groups", "must hold groups with a 'weights' mapping")
-        inner = ConfigReader(
-            {str(key): value for key, value in weights.items()}, table.architecture, table.where
-        )
+        inner = ConfigReader({str(key): value for key, value in weights.items()}, table.architecture, table.where)
         floating = inner.text("type", "int") == "float"
         bits = inner.count("num_bits")
         if floating and bits in (4, 8):

@@ -42,9 +42,7 @@ def _shape(reader: ConfigReader, kv_heads: int | None = None) -> _Shape:
     if heads % kv_heads:
         raise reader.error("num_key_value_heads", f"must divide the {heads} attention heads, got {kv_heads}")
     if reader.mapping.get("head_dim") is None and hidden % heads:
-        raise reader.error(
-            "num_attention_heads", f"must divide hidden_size {hidden}, as there is no head_dim"
-        )
+        raise reader.error("num_attention_heads", f"must divide hidden_size {hidden}, as there is no head_dim")
     head_dim = reader.count("head_dim", hidden // heads)
     return _Shape(hidden, reader.count("num_hidden_layers"), heads, kv_heads, head_dim)
 
@@ -246,9 +244,7 @@ def _deepseek(reader: ConfigReader) -> ModelSpec:
         shared_intermediate_size=width * reader.count("n_shared_experts", 0, least=0),
         dense_layer_ids=dense,
     )
-    corrected = (
-        reader.text("topk_method", "noaux_tc" if "V3" in reader.architecture else "greedy") == "noaux_tc"
-    )
+    corrected = reader.text("topk_method", "noaux_tc" if "V3" in reader.architecture else "greedy") == "noaux_tc"
     return _spec(
         reader,
         shape,
@@ -291,9 +287,7 @@ def _opt(reader: ConfigReader) -> ModelSpec:
     width, context = reader.count("ffn_dim"), reader.count("max_position_embeddings")
     biased = reader.flag("enable_bias", True)
     norm = 2 * shape.hidden if reader.flag("layer_norm_elementwise_affine", True) else 0
-    final_norm = reader.flag("do_layer_norm_before", True) and not reader.flag(
-        "_remove_final_layer_norm", False
-    )
+    final_norm = reader.flag("do_layer_norm_before", True) and not reader.flag("_remove_final_layer_norm", False)
     return _spec(
         reader,
         shape,
@@ -314,10 +308,8 @@ def _falcon(reader: ConfigReader) -> ModelSpec:
     older = {new: reader.mapping[old] for new, old in names.items() if reader.mapping.get(old) is not None}
     reader = replace(reader, mapping={**older, **reader.mapping})
     heads, new = reader.count("num_attention_heads"), reader.flag("new_decoder_architecture", False)
-    if new:
-        kv_heads = reader.count("num_kv_heads", heads)
-    else:
-        kv_heads = 1 if reader.flag("multi_query", True) else heads
+    old_kv_heads = 1 if reader.flag("multi_query", True) else heads
+    kv_heads = reader.count("num_kv_heads", heads) if new else old_kv_heads
     shape = _shape(reader, kv_heads)
     width = reader.count("ffn_hidden_size", 4 * shape.hidden)
     parallel = reader.flag("parallel_attn", True)
@@ -429,9 +421,7 @@ def from_hf_config(mapping: Mapping[str, object], name: str, where: str) -> Mode
     if architecture not in _ARCHITECTURES:
         nearest = did_you_mean(architecture, SUPPORTED_ARCHITECTURES)
         known = "" if nearest.startswith("; known") else f" Known: {', '.join(SUPPORTED_ARCHITECTURES)}"
-        raise InputError(
-            f"{where}: key 'architectures' names {architecture!r}, not supported{nearest}{known}"
-        )
+        raise InputError(f"{where}: key 'architectures' names {architecture!r}, not supported{nearest}{known}")
     reader = ConfigReader(mapping, architecture, where)
     spec = _ARCHITECTURES[architecture](reader)
     return replace(spec, name=name, hf_id=reader.text("_name_or_path", ""), source=where)

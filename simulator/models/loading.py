@@ -93,8 +93,7 @@ def load_model(name_or_path: str | Path) -> ModelSpec:
         return _load_path(Path(text))
     names = [*list_models(), *(alias for name in list_models() for alias in load_entry(name).aliases)]
     raise InputError(
-        f"unknown model {text!r}{did_you_mean(text.lower(), names)} "
-        "(or give the path of a Hugging Face config.json)"
+        f"unknown model {text!r}{did_you_mean(text.lower(), names)} (or give the path of a Hugging Face config.json)"
     )
 
 

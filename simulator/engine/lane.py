@@ -181,7 +181,9 @@ class Lane:
             done = int(np.searchsorted(self.ends, self.env.now))
             if done:
                 self.steps = done
-                self._apply(int(self.ends[done - 1]))
+                end_ns = int(self.ends[done - 1])
+                self._apply(end_ns)
+                self.replica.lane_started(end_ns)  # with the step that is lost
 
     def _apply(self, end_ns: int) -> None:
         """Apply the steps done: tokens, KV, requests that end, prefills that complete."""

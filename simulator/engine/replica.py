@@ -217,9 +217,9 @@ class Replica:
 
     def stop(self, now_ns: int) -> None:
         """Bring everything up to now: the run is over, and what is left stays unfinished."""
+        self.sample_until(now_ns)
         for lane in self.lanes:
             lane.stop()
-        self.sample_until(now_ns)
         if self._active_lanes:
             self.counters.busy_ns += now_ns - self._busy_since_ns
         for lane in self.lanes:

@@ -64,10 +64,13 @@ class VllmV1(BatchingPolicy):
             return
         if view.num_decoding:
             plan.decode_all()
-        for request in tuple(view.prefilling):
+        done = 0
+        while done < len(view.prefilling):  # which a preemption may shorten
+            request = view.prefilling[done]
             chunk = self._chunk(request.remaining_prefill, budget - plan.tokens)
             if chunk <= 0 or not self._continue_prefill(view, plan, request, chunk):
                 break
+            done += 1
         if not plan.num_preempted:
             self._admit(view, plan, budget)
 

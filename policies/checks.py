@@ -1,0 +1,377 @@
+"""Conformance checks for batching, queueing, routing and eviction policies: yours as well as the project's.
+
+Run them all on a policy by its reference (a name, or ``path/to/file.py:ClassName``)::
+
+    from policies.checks import check_policy
+    check_policy("batching", "my_policy.py:MyPolicy", {"chunk": 256})
+
+or each by itself: a check takes a *factory*, a function without arguments that returns a new instance, and
+raises an ``AssertionError`` that says what the policy did. What is checked, by kind, is in `CHECKS`. The
+policies are tried on the small replica of :mod:`policies.testing`, whose plan enforces the contract decision
+by decision.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from functools import partial
+from typing import Any
+
+from policies import registry
+from policies.protocols import (
+    BatchingPolicy,
+    KVEvictionPolicy,
+    Policy,
+    PolicyError,
+    QueueingPolicy,
+    RoutingPolicy,
+)
+from policies.testing import FakeArrival, FakeBlock, FakeCluster, FakeReplica, FakeRequest, Step
+
+Factory = Callable[[], Policy]
+
+
+def check_policy(kind: str, ref: str, params: Mapping[str, Any] | None = None) -> None:
+    """Run every check of the kind on the policy that a reference means.
+
+    Raises
+    ------
+    PolicyError
+        If the reference can't be resolved or the parameters are wrong.
+    AssertionError
+        If the policy fails a check; the message names the check and says what the policy did.
+    """
+    factory = partial(registry.make, kind, ref, dict(params or {}))
+    factory()
+    for check in CHECKS[kind]:
+        try:
+            check(factory)
+        except AssertionError as error:
+            raise AssertionError(f"{kind} policy {ref!r} fails {check.__name__}: {error}") from error
+
+
+# ------------------------------------------------------------------------------------------------ every kind
+
+
+def check_documented(factory: Factory) -> None:
+    """Check that the class says what its rule is, in one line, whom it follows, and what each parameter means."""
+    policy = factory()
+    cls = type(policy)
+    summary = (cls.__doc__ or "").strip().split("\n", 1)[0]
+    assert summary and not summary.startswith(f"{cls.__name__}("), "has no docstring"
+    assert summary.endswith("."), f"the docstring's first line is no sentence: {summary!r}"
+    assert policy.name, "has no name"
+    assert policy.source, "names no source"
+    for f in fields(policy):
+        assert f.metadata.get("doc"), f"parameter {f.name!r} has no description; declare it with param(...)"
+
+
+def check_pickles(factory: Factory) -> None:
+    """Check that the policy survives pickling with its parameters, as it must to reach a worker process."""
+    policy = factory()
+    again = pickle.loads(pickle.dumps(policy))
+    assert type(again) is type(policy), f"came back as a {type(again).__name__}"
+    assert again == policy, f"came back with other parameters: {again}"
+
+
+def check_instances_are_independent(factory: Factory) -> None:
+    """Check that instances share no mutable state: two replicas, or two runs in one process, never meet."""
+    one, other = vars(factory()), vars(factory())
+    shared = [name for name, value in one.items() if isinstance(value, list | dict | set) and other.get(name) is value]
+    assert not shared, f"two instances share {', '.join(sorted(shared))}"
+
+
+# -------------------------------------------------------------------------------------------------- batching
+
+
+def _batching(factory: Factory) -> BatchingPolicy:
+    policy = factory()
+    assert isinstance(policy, BatchingPolicy), f"is a {policy.kind} policy"
+    return policy
+
+
+def _replica(policy: BatchingPolicy, seed: int, *, requests: int = 60, tight: bool = True) -> FakeReplica:
+    """Return a replica with a mixed load that arrives in one go, KV memory tight enough to preempt."""
+    queueing = registry.make("queueing", policy.queueing)
+    assert isinstance(queueing, QueueingPolicy)
+    replica = FakeReplica(
+        total_blocks=40 if tight else 4000,
+        block_size=4,
+        max_num_seqs=8,
+        max_num_batched_tokens=32,
+        max_model_len=96,
+        queueing=queueing,
+    )
+    for number in range(requests):
+        _arrive(replica, seed, number)
+    return replica
+
+
+def _arrive(replica: FakeReplica, seed: int, number: int) -> None:
+    rng = random.Random(seed * 100_003 + number)
+    output = rng.choice((1, 2, 5, 12, 30))
+    replica.add(
+        rng.choice((1, 3, 8, 17, 33, 60)),
+        output,
+        predicted_output_tokens=max(1.0, output * rng.choice((0.5, 1.0, 1.0, 2.0))),
+        priority=rng.randrange(3),
+        cached_tokens=rng.choice((0, 0, 8)),
+    )
+
+
+def _drive(policy: BatchingPolicy, seed: int, *, tight: bool = True) -> list[Step]:
+    """Run a load of which a part arrives while the rest runs; return every step."""
+    replica = _replica(policy, seed, requests=12, tight=tight)
+    arrivals = random.Random(seed)
+    for number in range(12, 40):
+        for _ in range(arrivals.randrange(6)):
+            _checked_step(replica, policy)
+        _arrive(replica, seed, number)
+    while replica.waiting or replica.running or replica.swapped:
+        step = _checked_step(replica, policy)
+        idle = step.empty and not (step.preempted or step.swapped_out)
+        assert not idle, f"leaves {len(replica.waiting)} waiting and {len(replica.running)} running for ever"
+        assert len(replica.steps) < 20_000, "requests have not ended after 20,000 steps"
+    return replica.steps
+
+
+def _checked_step(replica: FakeReplica, policy: BatchingPolicy) -> Step:
+    try:
+        return replica.step(policy)
+    except PolicyError as error:
+        raise AssertionError(f"step {len(replica.steps)}: {error}") from error
+    except AttributeError as error:
+        raise AssertionError(f"step {len(replica.steps)}: uses what its views don't offer: {error}") from error
+
+
+def check_empty_queue_gives_empty_plan(factory: Factory) -> None:
+    """Check that with nobody waiting and nobody running a step is empty."""
+    policy = _batching(factory)
+    step = _checked_step(FakeReplica(), policy)
+    assert step.empty and not step.padding, f"plans {step} for nobody"
+
+
+def check_decisions_are_valid(factory: Factory) -> None:
+    """Check that under a mixed load in tight memory every decision can be applied and views are left as they are.
+
+    The replica refuses to decode without blocks, to schedule a request twice in a step or one that it doesn't
+    know, to admit more than ``max_num_seqs``, and to be assigned to.
+    """
+    for seed in range(4):
+        _drive(_batching(factory), seed)
+        _drive(_batching(factory), seed, tight=False)
+
+
+def check_token_budget(factory: Factory) -> None:
+    """Check that a step's prompt tokens keep within ``max_num_batched_tokens``, or ``max_model_len`` if larger."""
+    for seed in range(4):
+        policy = _batching(factory)
+        for number, step in enumerate(_drive(policy, seed, tight=False)):
+            assert step.prefill_tokens <= 96, f"step {number} computes {step.prefill_tokens} prompt tokens of 96"
+
+
+def check_blocks_are_returned(factory: Factory) -> None:
+    """Check that all KV blocks are free when all requests have ended."""
+    policy = _batching(factory)
+    replica = _replica(policy, 1)
+    while replica.waiting or replica.running or replica.swapped:
+        _checked_step(replica, policy)
+        assert len(replica.steps) < 20_000, "requests have not ended after 20,000 steps"
+    free, total = replica.kv.free_blocks, replica.kv.total_blocks
+    assert free == total, f"{total - free} of {total} KV blocks are still taken"
+
+
+def check_serves_everybody(factory: Factory) -> None:
+    """Check that under a finite load every request ends or is refused with a reason: nobody starves."""
+    for seed in range(4):
+        policy = _batching(factory)
+        replica = _replica(policy, seed)
+        for _ in range(20_000):
+            if not (replica.waiting or replica.running or replica.swapped):
+                break
+            _checked_step(replica, policy)
+        ended = {row for step in replica.steps for row in step.finished}
+        missing = {r.request_id for r in replica.requests} - ended - set(replica.refused)
+        assert not missing, f"requests {sorted(missing)} have not ended after {len(replica.steps)} steps"
+
+
+def check_same_seed_same_decisions(factory: Factory) -> None:
+    """Check that the same load gives the same steps, with a new instance and with a copy."""
+    first = _drive(_batching(factory), 3)
+    assert _drive(_batching(factory), 3) == first, "two instances decided differently"
+    assert _drive(copy.deepcopy(_batching(factory)), 3) == first, "a copy decided differently"
+
+
+def check_order_of_admission(factory: Factory) -> None:
+    """Check that a policy which says so admits in order: no request starts before one that stands before it."""
+    policy = _batching(factory)
+    if not policy.admits_in_order:
+        return
+    replica = _replica(policy, 2)
+    while replica.waiting or replica.running or replica.swapped:
+        queue = [r.request_id for r in replica.waiting]
+        step = _checked_step(replica, policy)
+        if not step.preempted:  # else those preempted stand before all others
+            queue = [row for row in queue if row not in replica.refused]
+            started = [row for row, _ in step.prefills if row in queue]
+            assert started == queue[: len(started)], f"admits {started} while {queue[: len(started)]} stand first"
+        assert len(replica.steps) < 20_000, "requests have not ended after 20,000 steps"
+
+
+def check_steps_are_stable(factory: Factory) -> None:
+    """Check that what ``stable_steps`` promises holds: the next steps are the same until something else changes.
+
+    That is until a request arrives, ends or completes its prefill, a chunk can't have the same size again, or
+    blocks lack. The engine relies on it to take many steps at once.
+    """
+    for seed in range(6):
+        for tight in (True, False):
+            policy = _batching(factory)
+            replica = _replica(policy, seed, requests=10, tight=tight)
+            arrivals = random.Random(seed)
+            number, promised, last = 10, 0, Step()
+            while replica.waiting or replica.running or replica.swapped:
+                if arrivals.random() < 0.05 and number < 30:
+                    _arrive(replica, seed, number)
+                    number, promised = number + 1, 0
+                prefilling = [r for r in replica.running if r.remaining_prefill]
+                again = promised > 0 and _can_repeat(replica, last)
+                step = _checked_step(replica, policy)
+                at = len(replica.steps) - 1
+                if again:
+                    same = (step.decodes, step.prefills, step.padding, step.repeatable)
+                    before = (last.decodes, last.prefills, last.padding, True)
+                    assert same == before, f"step {at} differs from the one before, which promised to repeat"
+                    promised -= 1
+                else:
+                    promised = step.stable_steps - 1
+                if step.finished or any(not r.remaining_prefill for r in prefilling):
+                    promised = 0
+                last = step
+                assert at < 20_000, "requests have not ended after 20,000 steps"
+
+
+def _can_repeat(replica: FakeReplica, last: Step) -> bool:
+    """Return whether the engine would take the last step once more: sizes and blocks allow it."""
+    need = replica.decode_need([r for r in replica.running if r.request_id in last.decodes])
+    for row, tokens in last.prefills:
+        request = replica.requests[row]
+        if request.remaining_prefill < tokens:
+            return False
+        need += max(0, replica.blocks_for(request.computed_tokens + tokens) - request._blocks)
+    return last.repeatable and not last.empty and need <= replica.kv.free_blocks
+
+
+# -------------------------------------------------------------------------------------------------- queueing
+
+
+def check_keys_order(factory: Factory) -> None:
+    """Check that keys are numbers, the same whenever asked, and leave the request as it is."""
+    policy = factory()
+    assert isinstance(policy, QueueingPolicy), f"is a {policy.kind} policy"
+    for number in range(20):
+        request = FakeRequest(number, 10 + number, 5, arrival_s=number / 2, predicted_output_tokens=20.0 - number)
+        key = policy.key(request)
+        assert isinstance(key, int | float) and not math.isnan(key), f"the key of a request is {key!r}"
+        assert policy.key(request) == key, "the key of a request changes from one call to the next"
+
+
+def check_works_without_predictor(factory: Factory) -> None:
+    """Check that a key without a predictor is a number or a `PolicyError` that asks for one.
+
+    It is never NaN, which has no place in an order.
+    """
+    policy = factory()
+    assert isinstance(policy, QueueingPolicy), f"is a {policy.kind} policy"
+    try:
+        key = policy.key(FakeRequest(0, 10, 5))
+    except PolicyError as error:
+        assert "predict" in str(error), f"the error doesn't say that a predictor is missing: {error}"
+    else:
+        assert not math.isnan(key), "the key is NaN; raise a PolicyError that asks for a predictor"
+
+
+# --------------------------------------------------------------------------------------------------- routing
+
+
+def _routes(policy: RoutingPolicy, replicas: int) -> list[int]:
+    rng = random.Random(replicas)
+    chosen = []
+    for number in range(200):
+        cluster = FakeCluster.of([rng.randrange(100) for _ in range(replicas)], seed=number)
+        shared = rng.randrange(5)
+        arrival = FakeArrival(
+            request_id=number,
+            prompt_tokens=rng.randrange(1, 200),
+            session_id=rng.randrange(-1, 20),
+            block_hashes=tuple(shared * 1000 + block for block in range(rng.randrange(12))),
+        )
+        chosen.append(policy.route(arrival, cluster))
+    return chosen
+
+
+def check_routes_to_replicas(factory: Factory) -> None:
+    """Check that the answer is the index of a replica, be there one or a thousand; views are left as they are."""
+    for replicas in (1, 2, 7, 1024):
+        policy = factory()
+        assert isinstance(policy, RoutingPolicy), f"is a {policy.kind} policy"
+        for chosen in _routes(policy, replicas):
+            assert isinstance(chosen, int), f"returns a {type(chosen).__name__}; return an int"
+            assert 0 <= chosen < replicas, f"returns replica {chosen} of {replicas}"
+
+
+def check_same_seed_same_routes(factory: Factory) -> None:
+    """Check that the same arrivals and the same random stream give the same replicas."""
+    one, other = factory(), factory()
+    assert isinstance(one, RoutingPolicy) and isinstance(other, RoutingPolicy), f"is a {one.kind} policy"
+    assert _routes(one, 7) == _routes(other, 7), "two instances decided differently"
+
+
+def check_follows_replica_count(factory: Factory) -> None:
+    """Check that a cluster which grows or shrinks between two arrivals is routed to as it is."""
+    policy = factory()
+    assert isinstance(policy, RoutingPolicy), f"is a {policy.kind} policy"
+    for replicas in (4, 9, 2, 5):
+        for chosen in _routes(policy, replicas):
+            assert 0 <= chosen < replicas, f"returns replica {chosen} of {replicas}"
+
+
+# ---------------------------------------------------------------------------------------------- KV eviction
+
+
+def check_ranks(factory: Factory) -> None:
+    """Check that ranks are numbers, before and after evictions, also of blocks without tokens."""
+    policy = factory()
+    assert isinstance(policy, KVEvictionPolicy), f"is a {policy.kind} policy"
+    for number in range(50):
+        tokens = 0 if number % 7 == 0 else 16
+        block = FakeBlock(1 + number % 3, tokens, 16 * (number % 5), number % 4, number, number + 3)
+        rank = policy.rank(block)
+        assert isinstance(rank, int | float) and not math.isnan(rank), f"the rank of a block is {rank!r}"
+        policy.evicted(rank)
+
+
+_EVERY = (check_documented, check_pickles, check_instances_are_independent)
+
+CHECKS: dict[str, tuple[Callable[[Factory], None], ...]] = {
+    "batching": (
+        *_EVERY,
+        check_empty_queue_gives_empty_plan,
+        check_decisions_are_valid,
+        check_token_budget,
+        check_blocks_are_returned,
+        check_serves_everybody,
+        check_same_seed_same_decisions,
+        check_order_of_admission,
+        check_steps_are_stable,
+    ),
+    "queueing": (*_EVERY, check_keys_order, check_works_without_predictor),
+    "routing": (*_EVERY, check_routes_to_replicas, check_same_seed_same_routes, check_follows_replica_count),
+    "kv_eviction": (*_EVERY, check_ranks),
+}
+"""The checks of each kind, in the order in which they are run."""

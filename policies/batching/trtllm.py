@@ -112,7 +112,11 @@ class Trtllm(BatchingPolicy):
         return min(max(bound, request.remaining_prefill), view.limits.max_model_len)
 
     def stable_steps(self, view: ReplicaView, plan: StepPlan) -> int:
-        """Return UNBOUNDED, but 1 where a chunk may cache blocks that let the first waiting request in."""
-        if plan.prefill_tokens and view.waiting and view.num_running < view.limits.max_num_seqs:
+        """Return UNBOUNDED, but 1 where a chunk leaves budget.
+
+        The chunk may then cache blocks that let the first waiting request in, and if it was cut to whole blocks the
+        last chunks may be longer than it.
+        """
+        if plan.prefill_tokens and plan.tokens < view.limits.max_num_batched_tokens:
             return 1
         return UNBOUNDED

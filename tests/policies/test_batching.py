@@ -432,3 +432,11 @@ def test_a_chunk_that_leaves_budget_is_stable_for_one_step_if_somebody_waits_for
     r.step(policy)
     partial = r.step(policy)
     assert (partial.prefills, partial.stable_steps) == (((A, 7),), 1)
+
+
+def test_trtllm_does_not_promise_a_chunk_that_was_cut_to_whole_blocks():
+    """Of 26 tokens 8 go in each step while more than 10 are left, and then all 10."""
+    r = replica(max_num_batched_tokens=10, max_model_len=64)
+    r.add(26, 1)
+    policy = Trtllm(capacity_policy="max_utilization")
+    assert [(s.prefill_tokens, s.stable_steps) for s in r.run(policy)] == [(8, 1), (8, 1), (10, UNBOUNDED)]

@@ -94,7 +94,7 @@ def judge_overload(
     if growth > least and waiting_growth > growth / 2:
         words = (
             f"overloaded: the queue grew by about {waiting_growth:,.0f} requests through the second half of the "
-            f"arrivals, {waiting_growth / arrivals:.0%} of those that arrived then"
+            f"arrivals, {100 * waiting_growth / arrivals:.0f} % of those that arrived then"
         )
         return Overload(True, words, arrivals, growth, waiting_growth)
     words = "not overloaded: the queue did not keep growing through the second half of the arrivals"

@@ -99,12 +99,12 @@ def _checked(policy: str, f: Field[Any], value: Any) -> Any:
     if isinstance(default, int | float):
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise PolicyError(f"{where} must be a number{unit and ' in' + unit}, got {value!r}")
+        if not math.isfinite(value):
+            raise PolicyError(f"{where} must be a finite number{unit and ' in' + unit}, got {value!r}")
         if isinstance(default, int):
             if value != math.floor(value):
                 raise PolicyError(f"{where} must be a whole number{unit and ' of' + unit}, got {value!r}")
             value = int(value)
-        if math.isnan(value):
-            raise PolicyError(f"{where} must be a number{unit and ' in' + unit}, got NaN")
         for bound, breaks, text in (
             ("ge", operator.lt, "at least"),
             ("gt", operator.le, "above"),
@@ -113,6 +113,8 @@ def _checked(policy: str, f: Field[Any], value: Any) -> Any:
             if meta.get(bound) is not None and breaks(value, meta[bound]):
                 raise PolicyError(f"{where} must be {text} {meta[bound]}{unit}, got {value!r}")
         return type(default)(value)
+    if isinstance(default, str) and not isinstance(value, str):
+        raise PolicyError(f"{where} must be text, got {value!r}")
     if meta.get("choices") and value not in meta["choices"]:
         raise PolicyError(f"{where} must be one of {', '.join(meta['choices'])}, got {value!r}")
     return value
@@ -239,6 +241,8 @@ class LimitsView(Protocol):
 
 class ReplicaView(Protocol):
     """What a batching policy sees when the replica can start a step.
+
+    The view is live: after each decision of the plan it shows the replica as that decision left it.
 
     With pipeline parallelism as many batches are in flight as there are stages; requests of the other batches
     in flight can't be scheduled now, and ``running``, ``prefilling`` and the decoding counts leave them out.

@@ -88,7 +88,7 @@ class Sglang(BatchingPolicy):
         for request in tuple(view.prefilling):
             chunk = min(request.remaining_prefill, chunk_left)
             if chunk <= 0 or not plan.prefill(request, chunk):
-                break
+                return  # decodes go on until there are blocks for it; another prompt would take them away
             chunk_left -= chunk
             input_left -= chunk
         if not view.waiting or self._full or chunk_left <= 0:

@@ -162,6 +162,27 @@ class Lane:
             need += max(0, kv.blocks_for(end) - kv.held_by(sequence))
         return need
 
+    def _take_blocks_after_first(self, steps: int) -> None:
+        """Take the blocks that the second to the last step of a run needed.
+
+        With a prefix cache and chunks the steps are gone through one by one: each takes blocks, which may evict what an
+        earlier one cached, and then caches its own.
+        """
+        plan, kv, group = self.plan, self.kv, self.group
+        if not plan.chunks:
+            kv.take(group.blocks_needed(1, steps - 1))
+            return
+        rounds = [(i, i + 1) for i in range(1, steps)] if kv.caches_prefixes else [(1, steps)]
+        for first, after in rounds:
+            if plan.num_decodes:
+                kv.take(group.blocks_needed(first, after - first))
+            for sequence, tokens, reserve in plan.chunks:
+                computed = sequence.computed_tokens + after * tokens
+                need = max(0, kv.blocks_for(max(computed, reserve)) - kv.held_by(sequence))
+                kv.take(need)
+                sequence.private_blocks += need
+                kv.computed(sequence, computed)
+
     def cut(self) -> None:
         """End the run in flight at its first step boundary from now on (one at this instant counts)."""
         if self.steps <= 1:
@@ -192,7 +213,7 @@ class Lane:
         if end_ns >= replica.next_sample_ns:
             replica.sample_until(end_ns)
         if steps > 1:
-            kv.take(self.blocks_after_first(steps))
+            self._take_blocks_after_first(steps)
             if steps == self._run_limit and steps < _LONGEST_RUN_LIMIT:
                 self._run_limit *= 2
         replica.lane_ended(end_ns, steps, plan)
@@ -223,14 +244,11 @@ class Lane:
             self._apply_chunks(end_ns, steps)
 
     def _apply_chunks(self, end_ns: int, steps: int) -> None:
-        plan, kv, recorder = self.plan, self.kv, self.replica.recorder
+        plan, recorder = self.plan, self.replica.recorder
         completed = False
-        for sequence, tokens, reserve in plan.chunks:
+        for sequence, tokens, _ in plan.chunks:
             sequence.planned = False
             sequence.computed_tokens = computed = sequence.computed_tokens + steps * tokens
-            if steps > 1:
-                sequence.private_blocks += max(0, kv.blocks_for(max(computed, reserve)) - kv.held_by(sequence))
-                kv.computed(sequence, computed)
             if computed < sequence.prefill_target:
                 continue
             completed = True

@@ -1,0 +1,100 @@
+"""How the accelerators of one replica share a model: tensor and pipeline parallelism."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from simulator.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from simulator.models.spec import ModelSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ParallelPlan:
+    """Parallel layout of one replica; data and expert parallelism will be further fields, 1 by default.
+
+    Attributes
+    ----------
+    tp
+        Tensor parallel ranks: each holds a slice of every matrix, and its share of the heads.
+    pp
+        Pipeline stages: each holds consecutive layers; the first the embedding, the last the LM head.
+    """
+
+    tp: int = 1
+    pp: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("tp", "pp"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InputError(f"parallel plan: {name} must be a whole number of at least 1, got {value!r}")
+
+    @property
+    def gpus(self) -> int:
+        """Accelerators of one replica."""
+        return self.tp * self.pp
+
+    def check(self, model: ModelSpec) -> None:
+        """Raise unless the model can be split so.
+
+        Raises
+        ------
+        InputError
+            With the nearest feasible choice.
+        """
+        if not tp_feasible(model, self.tp):
+            feasible = feasible_tp(model)
+            kv = "" if model.mla is not None else f" and {model.num_kv_heads} key-value heads"
+            raise InputError(
+                f"parallel plan: tp={self.tp} does not split the {model.num_heads} heads{kv} of {model.name} evenly; "
+                f"nearest: tp={_nearest(self.tp, feasible)} (feasible: {', '.join(map(str, feasible))})"
+            )
+        if self.pp > model.num_layers:
+            raise InputError(
+                f"parallel plan: pp={self.pp} exceeds the {model.num_layers} layers of {model.name}; "
+                f"nearest: pp={model.num_layers}"
+            )
+
+    def stage_layers(self, num_layers: int) -> tuple[range, ...]:
+        """Return the layers of each stage, as vLLM splits them.
+
+        Layers that are left over go one each to the stages before the last, from the back: the last holds the final
+        norm and the LM head, and as few as possible go to the first, which holds the embedding (``get_pp_indices`` in
+        ``vllm/distributed/utils.py``).
+        """
+        each, left = divmod(num_layers, self.pp)
+        counts = [each] * self.pp
+        for back in range(2, left + 2):
+            counts[-back] += 1
+        stages = []
+        begin = 0
+        for count in counts:
+            stages.append(range(begin, begin + count))
+            begin += count
+        return tuple(stages)
+
+
+def tp_feasible(model: ModelSpec, tp: int) -> bool:
+    """Tell whether ``tp`` ranks can share the model's heads.
+
+    Query heads divide evenly; key-value heads divide evenly or are replicated evenly (``QKVParallelLinear`` in
+    ``vllm/model_executor/layers/linear.py``). The latent cache of MLA is replicated on every rank.
+    """
+    if model.num_heads % tp:
+        return False
+    return model.mla is not None or model.num_kv_heads % tp == 0 or tp % model.num_kv_heads == 0
+
+
+def feasible_tp(model: ModelSpec) -> list[int]:
+    """Return every tensor parallel size that the model's heads allow, ascending."""
+    return [tp for tp in range(1, model.num_heads + 1) if tp_feasible(model, tp)]
+
+
+def _nearest(value: int, options: Iterable[int]) -> int:
+    """Option nearest to a value, the smaller of two equally near."""
+    return min(options, key=lambda option: (abs(option - value), option))

@@ -98,6 +98,8 @@ class Lane:
             plan.reset()
             compose(self, plan)
             if plan.empty:
+                if plan.num_preempted:
+                    continue  # blocks are free now that weren't when the policy looked for some: ask it again
                 self._idle = env.event()
                 yield self._idle
                 continue

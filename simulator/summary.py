@@ -89,7 +89,7 @@ def summarize(data: RunData, rows: Rows) -> dict[str, Any]:
         "classes": _classes(data, by_class, histograms, met, window.duration_ns),
         "objectives": _objectives(data.objectives, by_class, met, window.duration_ns),
         "throughput": _throughput(rows, finished_inside, window.duration_ns),
-        "load": _load(inside),
+        "load": _load(rows, inside),
         "little": little(rows, cluster.in_system_ns, cluster.end_ns),
         "prefix_cache": _prefix_cache(inside, [r.kv.caches_prefixes for r in cluster.replicas]),
         "memory": _memory(data),
@@ -215,14 +215,16 @@ def _throughput(rows: Rows, finished: Mask, duration_ns: int) -> dict[str, Any]:
     }
 
 
-def _load(inside: Rows) -> dict[str, Any]:
+def _load(rows: Rows, inside: Rows) -> dict[str, Any]:
     """Return offered and completed rates over the span of the window's arrivals, and the verdict on overload."""
-    verdict = judge_overload(inside.arrival, inside.scheduled, inside.ended)
     offered = completed = None
-    if len(inside) > 1:
+    if len(inside):
         first, last = int(inside.arrival.min()), int(inside.arrival.max())
         offered = per_second(len(inside) - 1, last - first)
-        completed = per_second(int(_finished_between(inside, first, last).sum()), last - first)
+        completed = per_second(int(_finished_between(rows, first, last).sum()), last - first)
+        verdict = judge_overload(rows.arrival, rows.scheduled, rows.ended, between=(first, last))
+    else:
+        verdict = judge_overload(inside.arrival, inside.scheduled, inside.ended)
     return {
         "offered_requests_per_s": offered,
         "completed_requests_per_s": completed,

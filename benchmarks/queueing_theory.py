@@ -3,9 +3,9 @@
     python -m benchmarks.queueing_theory                  # every load, about 20 minutes on one core
     python -m benchmarks.queueing_theory --requests 200000
 
-Steps take a constant time of 1/1000 of the mean service (M/D/1) or 1/10000 (M/M/c: an admission waits for the step in
-flight, which would otherwise show at low load). A queue converges slowly at high load: the relative interval of the mean
-wait falls with the square root of the requests, and at 95 % it takes millions.
+Steps take a constant time of 1/1000 of the mean service (M/D/1) or 1/10000 (M/M/c: an admission waits for the step
+in flight, which would otherwise show at low load). A queue converges slowly at high load: the relative interval of the
+mean wait falls with the square root of the requests, and at 95 % it takes millions.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class _Arrivals:
 
 
 def simulate_queue(load: float, *, servers: int, service: str, requests: int, seed: int) -> Queue:
-    """Simulate a queue of Poisson arrivals with mean service of 1 s and ``deterministic`` or ``exponential`` lengths."""
+    """Simulate Poisson arrivals with a mean service of 1 s and ``deterministic`` or ``exponential`` lengths."""
     rng = np.random.default_rng(seed)
     steps = 1000 if servers == 1 else 10_000
     step_ns = SERVICE_NS // steps
@@ -145,9 +145,10 @@ def main() -> None:
         rate = requests / (time.perf_counter() - began)
         mean, half_width = steady_interval(queue.waits_s)
         name = "M/D/1" if servers == 1 else f"M/M/{servers}"
-        error = mean / theory - 1
         print(
-            f"{name}  {load:6.0%}  {theory:8.4f}  {mean:11.4f}  {error:+8.2%}  ±{half_width / mean:11.2%}  {rate:10,.0f}"
+            f"{name}  {load:6.0%}  {theory:8.4f}  {mean:11.4f}  {mean / theory - 1:+8.2%}"
+            f"  ±{half_width / mean:11.2%}  {rate:10,.0f}",
+            flush=True,
         )
 
 

@@ -210,7 +210,7 @@ class Lane:
 
     def _apply(self, end_ns: int) -> None:
         """Apply the steps done: tokens, KV, requests that end, prefills that complete."""
-        plan, group, kv, replica = self.plan, self.group, self.kv, self.replica
+        plan, group, replica = self.plan, self.group, self.replica
         steps = self.steps
         if end_ns >= replica.next_sample_ns:
             replica.sample_until(end_ns)

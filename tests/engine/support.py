@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -176,7 +177,7 @@ def check_invariants(cluster: Cluster, *, drained: bool) -> None:
     # Causality: time never goes back.
     done = outcome == Outcome.FINISHED
     times = [columns[k][done] for k in ("arrival_ns", "scheduled_ns", "first_token_ns", "last_token_ns")]
-    for before, after in zip(times, times[1:], strict=False):
+    for before, after in pairwise(times):
         assert (before <= after).all()
     assert (columns["last_token_ns"][done] == columns["ended_ns"][done]).all()
     # Tokens: every finished request got what it asked for (or the room there was), and every gap was counted.

@@ -1,10 +1,10 @@
 """Waiting times against queueing theory: constant steps, each at most 1/1000 of the mean service.
 
-A replica with ``max_num_seqs = c`` and a step that takes the same time whatever is in it is a queue with c servers: the
-service of a request is its output tokens times the step. With one server and equal lengths that is M/D/1; with c servers
-and exponential lengths M/M/c. ``benchmarks/queueing_theory.py`` runs the same to intervals of 3 % up to 95 % load, which
-takes millions of requests; here the loads are those that converge in seconds, and one server is held against Lindley's
-recursion exactly, request by request, up to 95 %.
+A replica with ``max_num_seqs = c`` and a step that takes the same time whatever is in it is a queue with c servers:
+the service of a request is its output tokens times the step. With one server and equal lengths that is M/D/1; with c
+servers and exponential lengths M/M/c. ``benchmarks/queueing_theory.py`` runs the same to intervals of 3 % up to 95 %
+load, which takes millions of requests; here the loads are those that converge in seconds, and one server is held
+against Lindley's recursion exactly, request by request, up to 95 %.
 """
 
 from __future__ import annotations
@@ -32,13 +32,7 @@ def lindley(arrivals: npt.NDArray[np.int64], services: npt.NDArray[np.int64]) ->
 @pytest.mark.parametrize("service", ["deterministic", "exponential"])
 def test_one_server_starts_every_request_when_lindleys_recursion_says(load: float, service: str) -> None:
     queue = simulate_queue(load, servers=1, service=service, requests=4000, seed=5)
-    expected = lindley(queue.arrivals_ns, queue.services_ns)
-    if service == "deterministic":
-        assert queue.starts_ns.tolist() == expected
-    else:
-        # Services are whole steps, so a start may differ from the recursion only where a step is in flight: never,
-        # with one server, because the step in flight is the service itself.
-        assert queue.starts_ns.tolist() == expected
+    assert queue.starts_ns.tolist() == lindley(queue.arrivals_ns, queue.services_ns)
 
 
 @pytest.mark.parametrize("load", [0.3, 0.5, 0.7])

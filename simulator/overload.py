@@ -91,7 +91,7 @@ def judge_overload(
     if arrivals < _FEWEST_ARRIVALS:
         return Overload(
             None,
-            f"overload can't be told: {arrivals} arrivals in the second half; it takes {_FEWEST_ARRIVALS}",
+            f"overload can't be told: the second half has {arrivals} of the {_FEWEST_ARRIVALS} arrivals that it takes",
             arrivals,
         )
     ended = _count_until(instants, ended_ns[ended_ns >= 0])
@@ -103,9 +103,10 @@ def judge_overload(
     dispersion = max(1.0, float(per_block.var(ddof=1) / per_block.mean()))
     wander = _NOISE_SIGMAS * math.sqrt(arrivals * dispersion)
     if growth > max(_LEAST_SHARE * arrivals, _SCATTERS * scatter) and waiting_growth > growth / 2:
+        said = min(waiting_growth, arrivals)  # a line through bursts can promise more than arrived
         grew = (
-            f"the queue grew by about {waiting_growth:,.0f} requests through the second half of the arrivals, "
-            f"{100 * waiting_growth / arrivals:.0f} % of those that arrived then"
+            f"the queue grew by about {said:,.0f} requests through the second half of the arrivals, "
+            f"{100 * said / arrivals:.0f} % of those that arrived then"
         )
         if growth > wander:
             return Overload(True, f"overloaded: {grew}", arrivals, growth, waiting_growth)

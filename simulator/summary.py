@@ -71,6 +71,7 @@ def summarize(data: RunData, rows: Rows) -> dict[str, Any]:
     histograms = cluster.recorder.itl
     num_trace = len(cluster.recorder.columns["arrival_ns"])
     notes = _notes(data, window)
+    load = _load(rows, inside)
     return {
         "schema_version": SCHEMA_VERSION,
         "interrupted": data.interrupted,
@@ -89,7 +90,8 @@ def summarize(data: RunData, rows: Rows) -> dict[str, Any]:
         "classes": _classes(data, by_class, histograms, met, window.duration_ns),
         "objectives": _objectives(data.objectives, by_class, met, window.duration_ns),
         "throughput": _throughput(rows, finished_inside, window.duration_ns),
-        "load": _load(rows, inside),
+        "overloaded": load["overloaded"],
+        "load": load,
         "little": little(rows, cluster.in_system_ns, cluster.end_ns),
         "prefix_cache": _prefix_cache(inside, [r.kv.caches_prefixes for r in cluster.replicas]),
         "memory": _memory(data),

@@ -39,6 +39,7 @@ class DurationHistogram:
         "_pending",
         "counts",
         "max_ns",
+        "min_ns",
         "total",
         "total_ns",
     )
@@ -47,6 +48,7 @@ class DurationHistogram:
         self.counts: npt.NDArray[np.int64] = np.zeros(len(_EDGES), dtype=np.int64)
         self.total = 0
         self.total_ns = 0
+        self.min_ns = 0  # of all durations; 0 while empty
         self.max_ns = 0
         self._gaps: list[int] = []
         self._counts: list[int] = []
@@ -68,6 +70,7 @@ class DurationHistogram:
             least, most = int(durations_ns.min()), int(durations_ns.max())
             index = bisect_right(_EDGES, least) - 1
             if most < _EDGES[index + 1]:
+                self.min_ns = min(self.min_ns, least) if self.total else least
                 self.counts[index] += count * len(durations_ns)
                 self.total += count * len(durations_ns)
                 self.total_ns += count * int(durations_ns.sum())
@@ -92,6 +95,8 @@ class DurationHistogram:
                 continue
             bins = np.searchsorted(_EDGES_NS, durations, side="right") - 1
             np.add.at(self.counts, bins, counts)
+            least = int(durations.min())
+            self.min_ns = min(self.min_ns, least) if self.total else least
             self.total += int(counts.sum())
             # Two halves, so that the products stay far below 2^63 whatever the durations.
             high, low = durations >> _LOW_BITS, durations & ((1 << _LOW_BITS) - 1)
@@ -104,6 +109,8 @@ class DurationHistogram:
         self.flush()
         other.flush()
         self.counts = self.counts + other.counts
+        if other.total:
+            self.min_ns = min(self.min_ns, other.min_ns) if self.total else other.min_ns
         self.total += other.total
         self.total_ns += other.total_ns
         self.max_ns = max(self.max_ns, other.max_ns)
@@ -114,7 +121,7 @@ class DurationHistogram:
         return self.total_ns / self.total / 1e9 if self.total else None
 
     def quantile_s(self, q: float) -> float | None:
-        """Quantile in seconds, to within one bin (0.5 %): the bin's middle, never above the maximum. None if empty."""
+        """Quantile in seconds, to within one bin (0.5 %): its middle, within minimum and maximum. None if empty."""
         self.flush()
         if not self.total:
             return None
@@ -122,4 +129,4 @@ class DurationHistogram:
         index = int(np.searchsorted(np.cumsum(self.counts), rank, side="right"))
         edges = _EDGES_NS
         upper = edges[index + 1] - 1 if index + 1 < len(edges) else edges[index]
-        return min(float(edges[index] + upper) / 2, float(self.max_ns)) / 1e9
+        return min(max(float(edges[index] + upper) / 2, self.min_ns), self.max_ns) / 1e9

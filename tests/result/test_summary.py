@@ -278,6 +278,7 @@ def test_summary_keys() -> None:
         "classes",
         "objectives",
         "throughput",
+        "overloaded",
         "load",
         "little",
         "prefix_cache",

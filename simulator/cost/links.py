@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 
 NVLINK_EFFICIENCY = 0.7
-"""Fraction of one direction's data-sheet bandwidth. AIC, 2 to 8 GPUs: 0.64 to 0.76 on A100, 0.71 to 0.99 on H100
+"""Fraction of one direction's data-sheet bandwidth. AIC, 2 to 8 GPUs: 0.64 to 0.74 on A100, 0.71 to 0.99 on H100
 (in-switch reduction) for 0.5 GB; less for a few MB."""
 
 NVLINK_LATENCY_S = 4.5e-6

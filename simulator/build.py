@@ -1,0 +1,419 @@
+"""From a scenario to a cluster that is ready to run, and to what the results need to know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from policies import registry
+from policies.protocols import Policy
+from simulator.engine.clock import to_ns
+from simulator.engine.cluster import Cluster, Workload
+from simulator.engine.links import Link
+from simulator.engine.replica import EngineLimits, ReplicaConfig
+from simulator.errors import InputError, did_you_mean
+from simulator.models import weight_bytes, weight_formats
+from simulator.resolve import Resolved, ResolvedPool, policy_maker
+from simulator.rng import PREDICTOR, ROUTER, stream
+from simulator.run_data import Objectives, PoolData
+from workloads import ClosedLoop, OpenLoop, Sessions, Source, Trace, filter_trace, read_trace
+
+if TYPE_CHECKING:
+    from simulator.cost.shape import CostModel
+    from simulator.scenario import PolicyRef, Pool, Scenario
+    from simulator.scenario import Workload as WorkloadPart
+
+MAX_SAMPLES = 1000
+"""Samples of each replica over an open loop's trace, at most, where the interval is ``auto``."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """A cluster that is ready to run, and what the results need besides.
+
+    Attributes
+    ----------
+    scenario
+        The scenario as resolved, plain data.
+    stop_ns
+        When the run ends although requests are left; None: when all have ended.
+    policies
+        Classes of the policies that take part.
+    """
+
+    cluster: Cluster
+    trace: Trace
+    scenario: Mapping[str, Any]
+    pools: tuple[PoolData, ...]
+    class_names: tuple[str, ...]
+    objectives: tuple[Objectives, ...]
+    warmup_ns: int
+    until_ns: int | None
+    stop_ns: int | None
+    notes: tuple[str, ...]
+    policies: tuple[type[Policy], ...]
+
+
+def load_trace(scenario: Scenario, trace: Trace | None = None) -> Trace:
+    """Return the requests that the scenario says, filtered and scaled.
+
+    Parameters
+    ----------
+    trace
+        Taken in place of the scenario's trace or generator; its filters apply all the same.
+
+    Raises
+    ------
+    InputError, workloads.TraceError
+        If there is none, or it can't be read.
+    """
+    part = scenario.workload
+    loaded = trace if trace is not None else _read(part, scenario.seed)
+    return filter_trace(
+        loaded,
+        start_s=part.start_s,
+        end_s=part.end_s,
+        limit=part.limit,
+        model=part.model,
+        request_class=part.request_class,
+        rate_scale=part.rate_scale,
+        time_scale=part.time_scale,
+        sample=part.sample,
+        seed=scenario.seed,
+    )
+
+
+def _read(part: WorkloadPart, seed: int) -> Trace:
+    if part.trace is not None:
+        return read_trace(
+            part.trace,
+            format=part.format,
+            on_bad_row=part.on_bad_row,
+            sort=part.sort,
+            spread_ties=part.ties,
+            keep_failed=part.keep_failed,
+        )
+    if part.generator is not None:
+        from workloads.generators import generate, generators
+
+        known = generators().get(part.generator.kind)
+        seeded = {"seed": seed} if known is not None and any(param.name == "seed" for param in known.params) else {}
+        return generate(part.generator.kind, **{**seeded, **part.generator.params})
+    raise InputError("the scenario has no requests: give a trace file, 'workload.trace' or 'workload.generator'")
+
+
+def build(resolved: Resolved, trace: Trace, *, stepwise: bool = False, keep_batches: bool = False) -> Built:
+    """Make the cluster of a scenario.
+
+    Parameters
+    ----------
+    trace
+        The requests, as `load_trace` gives them.
+    stepwise
+        Make every engine step an event of its own; results are the same.
+    keep_batches
+        Record every batch (for Perfetto traces).
+    """
+    scenario = resolved.scenario
+    notes = [*resolved.notes]
+    pools = resolved.pools
+    hashes = _prefix_blocks(trace, pools, notes)
+    configs = [config for each in pools for config in _replica_configs(each, resolved, hashes)]
+    class_codes, class_names = _classes(trace)
+    source = _source(scenario, trace)
+    workload = Workload(
+        source=source,
+        prompt_tokens=trace.prompt_tokens,
+        output_tokens=trace.output_tokens,
+        predicted_output_tokens=predictions(scenario, trace.output_tokens),
+        class_codes=class_codes,
+        num_classes=len(class_names),
+        priorities=trace.priority if trace.priority is not None else np.zeros(len(trace), np.int64),
+        session_ids=trace.session_id if trace.session_id is not None else np.full(len(trace), -1, np.int64),
+        tenants=None if trace.tenant is None else trace.tenant.texts(),
+        hash_offsets=None if hashes is None else hashes.offsets,
+        hash_values=None if hashes is None else hashes.values,
+        hash_block_tokens=0 if hashes is None else hashes.block_tokens,
+    )
+    interval_s = scenario.measure.sample_interval_s or _sample_interval_s(scenario, trace)
+    router = policy_maker("routing", scenario.router.name, scenario.router.params)()
+    cluster = Cluster(
+        configs,
+        router,  # type: ignore[arg-type]  # checked to be a routing policy when it was resolved
+        workload,
+        rng=stream(scenario.seed, ROUTER),
+        sample_interval_ns=to_ns(interval_s),
+        keep_batches=keep_batches,
+        fast_forward=not stepwise,
+    )
+    _note_unused(trace, scenario, notes)
+    measure = scenario.measure
+    until_ns = None if measure.until_s is None else to_ns(measure.until_s)
+    stored = scenario.updated({"measure.sample_interval_s": interval_s}).to_mapping(everything=True)
+    return Built(
+        cluster=cluster,
+        trace=trace,
+        scenario=stored,
+        pools=_pool_data(resolved, configs),
+        class_names=class_names,
+        objectives=_objectives(scenario, class_names),
+        warmup_ns=to_ns(measure.warmup_s),
+        until_ns=until_ns,
+        stop_ns=_stop_ns(scenario, trace, until_ns),
+        notes=tuple(dict.fromkeys(notes)),
+        policies=_policies(resolved),
+    )
+
+
+def _policies(resolved: Resolved) -> tuple[type[Policy], ...]:
+    refs: list[PolicyRef] = [resolved.scenario.router]
+    for each in resolved.pools:
+        refs += [ref for ref in (each.pool.batching, each.pool.queueing, each.pool.kv_eviction) if ref is not None]
+    return tuple(dict.fromkeys(registry.resolve(ref.kind, ref.name) for ref in refs))
+
+
+# ------------------------------------------------------------------------------------------------------- requests
+
+
+def predictions(scenario: Scenario, output_tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Return what the scenario's predictor says of each request's output length, tokens; NaN without one.
+
+    A noisy prediction is at least 1 token. Errors are drawn row by row from a stream of their own, so that they don't
+    depend on the policies.
+    """
+    predictor = scenario.predictor
+    if predictor.kind == "none":
+        return np.full(len(output_tokens), np.nan)
+    truth = output_tokens.astype(np.float64)
+    if predictor.kind == "oracle":
+        return truth
+    rng = stream(scenario.seed, PREDICTOR)
+    if predictor.sigma is not None:
+        factor = np.exp(predictor.sigma * rng.standard_normal(len(truth)))
+    else:
+        assert predictor.relative_error is not None
+        factor = 1.0 + predictor.relative_error * rng.uniform(-1.0, 1.0, len(truth))
+    return np.maximum(truth * factor, 1.0)
+
+
+def _classes(trace: Trace) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
+    """Return the class of each row and the names by code: those that occur, the unnamed class last."""
+    column = trace.request_class
+    if column is None:
+        return np.zeros(len(trace), np.int64), ("",)
+    present, codes = np.unique(column.codes, return_inverse=True)
+    names = ["" if code < 0 else column.names[code] for code in present.tolist()]
+    if names and names[0] == "":
+        names.append(names.pop(0))
+        codes = (codes - 1) % len(names)
+    return codes.astype(np.int64), tuple(names)
+
+
+def _source(scenario: Scenario, trace: Trace) -> Source:
+    loop = scenario.workload.loop
+    if loop.kind == "closed":
+        assert loop.clients is not None
+        return ClosedLoop(trace, loop.clients, think_time_s=loop.think_time_s, stagger_s=loop.stagger_s)
+    if loop.kind == "sessions":
+        if trace.parent_id is None:
+            raise InputError(
+                "workload.loop is 'sessions', but the trace has no sessions (columns session_id, parent_id); "
+                "use the loop 'open' or 'closed'"
+            )
+        return Sessions(trace)
+    return OpenLoop(trace)
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """Block identities for the engine, merged so that each spans whole engine blocks."""
+
+    offsets: npt.NDArray[np.int64]
+    values: npt.NDArray[np.int64]
+    block_tokens: int
+
+
+def _prefix_blocks(trace: Trace, pools: Sequence[ResolvedPool], notes: list[str]) -> _Blocks | None:
+    """Return the trace's block identities in units that every caching pool can hold; None where it has none."""
+    caching = [each.pool for each in pools if each.pool.engine.prefix_caching]
+    if trace.block_hashes is None:
+        if caching:
+            notes.append("prefix caching is on but finds nothing: the trace has no block identities (block_hashes)")
+        return None
+    size = trace.block_size_tokens
+    unit = max([size, *(_block_size(pool) for pool in caching)])
+    for pool in caching:
+        if unit % _block_size(pool) or unit % size:
+            raise InputError(
+                f"the trace's prefix blocks of {size} tokens and the KV blocks of {_block_size(pool)} tokens of pool "
+                f"{pool.name!r} don't divide one another; choose an engine.block_size that divides {size} or is a "
+                "multiple of it, or switch engine.prefix_caching off"
+            )
+    hashes = trace.block_hashes
+    if unit == size:
+        return _Blocks(hashes.offsets, hashes.values, size)
+    merged = unit // size
+    notes.append(f"prefix blocks of the trace ({size} tokens) were merged, {merged} into one, to fill KV blocks")
+    counts = hashes.lengths() // merged
+    offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+    # Identities are chained: that of the last block of a group says what the whole group holds.
+    within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], counts)
+    values = hashes.values[np.repeat(hashes.offsets[:-1], counts) + (within + 1) * merged - 1]
+    return _Blocks(offsets, np.ascontiguousarray(values), unit)
+
+
+def _block_size(pool: Pool) -> int:
+    assert pool.engine.block_size is not None
+    return pool.engine.block_size
+
+
+def _note_unused(trace: Trace, scenario: Scenario, notes: list[str]) -> None:
+    """Say what the trace has and the run leaves aside."""
+    if trace.model is not None and len(present := np.unique(trace.model.codes)) > 1:
+        notes.append(
+            f"the trace names {len(present)} models; all requests were served by {scenario.model} "
+            "(workload.model chooses some)"
+        )
+    if trace.adapter is not None:
+        notes.append("the trace names adapters; they are not modelled yet")
+    if trace.deadline_s is not None:
+        notes.append("the trace has deadlines; they are not modelled yet")
+    if trace.parent_id is not None and scenario.workload.loop.kind == "open":
+        notes.append("the trace has sessions; the loop 'open' sends every turn at its own arrival time")
+
+
+# ------------------------------------------------------------------------------------------------------- replicas
+
+
+def _replica_configs(each: ResolvedPool, resolved: Resolved, hashes: _Blocks | None) -> list[ReplicaConfig]:
+    pool, memory, limits = each.pool, each.memory, each.pool.engine
+    assert pool.batching is not None and pool.queueing is not None
+    assert limits.max_num_seqs and limits.max_num_batched_tokens and limits.max_model_len
+    block_size = _block_size(pool)
+    block_bytes = memory.kv_bytes_per_token * block_size
+    swap_blocks = int((limits.swap_space_gib or 0.0) * 2**30) // block_bytes
+    link = Link(each.accelerator.pcie, each.accelerator.pcie_bandwidth, 0.0) if swap_blocks else None
+    config = ReplicaConfig(
+        limits=EngineLimits(limits.max_num_seqs, limits.max_num_batched_tokens, limits.max_model_len),
+        batching=policy_maker("batching", pool.batching.name, pool.batching.params),  # type: ignore[arg-type]
+        queueing=policy_maker("queueing", pool.queueing.name, pool.queueing.params),  # type: ignore[arg-type]
+        kv_eviction=policy_maker("kv_eviction", pool.kv_eviction.name, pool.kv_eviction.params),  # type: ignore[arg-type]
+        cost=_cost(each, resolved),
+        num_kv_blocks=memory.num_kv_blocks,
+        block_size=block_size,
+        prefix_unit_blocks=hashes.block_tokens // block_size if hashes is not None and limits.prefix_caching else 0,
+        num_stages=each.plan.pp,
+        window=resolved.model.sliding_window,
+        swap_blocks=swap_blocks,
+        kv_block_bytes=block_bytes,
+        host_link=link,
+    )
+    return [config] * pool.replicas
+
+
+def _cost(each: ResolvedPool, resolved: Resolved) -> CostModel:
+    pool = each.pool
+    if pool.cost.kind == "constant":
+        from simulator.cost.constant import ConstantCost
+
+        return ConstantCost(step_s=pool.cost.step_s, stages=each.plan.pp)
+    from simulator.cost.roofline import RooflineCost
+
+    assert pool.engine.host_overhead_s is not None
+    return RooflineCost(
+        resolved.model,
+        each.accelerator,
+        each.plan,
+        node=each.node,
+        weights_dtype=pool.dtypes.weights,
+        activation_dtype=pool.dtypes.activations,
+        kv_dtype=pool.dtypes.kv,
+        host_overhead_s=pool.engine.host_overhead_s,
+    )
+
+
+def _pool_data(resolved: Resolved, configs: Sequence[ReplicaConfig]) -> tuple[PoolData, ...]:
+    found, first = [], 0
+    for each in resolved.pools:
+        pool = each.pool
+        found.append(
+            PoolData(
+                name=pool.name,
+                accelerator=each.accelerator.name,
+                replicas=range(first, first + pool.replicas),
+                gpus_per_replica=each.plan.gpus,
+                peak_flops=_peak_flops(each, resolved),
+                memory_bandwidth=each.accelerator.memory_bandwidth,
+                weight_bytes=weight_bytes(resolved.model, pool.dtypes.weights),
+                kv_bytes_per_token=float(each.memory.kv_bytes_per_token),
+                memory=each.memory,
+                price_per_gpu_hour=pool.price_per_gpu_hour,
+                cost_sources=configs[first].cost.sources,
+            )
+        )
+        first += pool.replicas
+    return tuple(found)
+
+
+def _peak_flops(each: ResolvedPool, resolved: Resolved) -> float:
+    """Return the accelerator's peak in the datatype of the feed-forward's products, the most of all."""
+    from simulator.cost.operators import math_dtype
+
+    model, dtypes, accelerator = resolved.model, each.pool.dtypes, each.accelerator
+    family = "experts" if model.is_moe else "gate_up"
+    stored = weight_formats(model, dtypes.weights)[family]
+    dtype = math_dtype(accelerator, stored, dtypes.activations or model.base_dtype)
+    return accelerator.peak_flops.get(dtype) or max(accelerator.peak_flops.values())
+
+
+# -------------------------------------------------------------------------------------------------------- measure
+
+
+def _objectives(scenario: Scenario, class_names: Sequence[str]) -> tuple[Objectives, ...]:
+    part = scenario.objectives
+    for name in part.classes:
+        if name not in class_names:
+            known = [known for known in class_names if known]
+            hint = did_you_mean(name, known) if known else "; the trace has no classes"
+            raise InputError(f"objectives.classes: the trace has no class {name!r}{hint}")
+    keys = ("ttft_s", "tpot_s", "itl_s", "e2e_s")
+    general = Objectives(**{key: getattr(part, key) for key in keys})
+    own = {
+        name: replace(general, **{key: value for key in keys if (value := getattr(slo, key)) is not None})
+        for name, slo in part.classes.items()
+    }
+    return tuple(own.get(name, general) for name in class_names)
+
+
+def _stop_ns(scenario: Scenario, trace: Trace, until_ns: int | None) -> int | None:
+    if scenario.measure.drain:
+        return None
+    if until_ns is not None:
+        return until_ns
+    if scenario.workload.loop.kind != "open":
+        raise InputError(
+            "measure.drain is false, so the run needs an end: give measure.until_s (--until), as only an open loop has "
+            "a last arrival"
+        )
+    return to_ns(float(trace.arrival_s[-1])) + 1
+
+
+def _sample_interval_s(scenario: Scenario, trace: Trace) -> float:
+    """Return 1, 2 or 5 times a power of ten, such that an open loop's trace has at most `MAX_SAMPLES` of them."""
+    if scenario.workload.loop.kind != "open":
+        return 1.0
+    least = max(0.1, float(trace.arrival_s[-1]) / MAX_SAMPLES)
+    exponent = -1
+    while True:
+        for digit in (1, 2, 5):
+            interval = round(digit * 10.0**exponent, 6)
+            if interval >= least:
+                return interval
+        exponent += 1
+
+
+__all__ = ["MAX_SAMPLES", "Built", "build", "load_trace", "predictions"]

@@ -1,0 +1,129 @@
+"""vLLM 0.19, its v1 engine, as ``vllm serve`` starts it (usage context OPENAI_API_SERVER)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from simulator.engines.base import Engine, EngineDefaults, Flag, names, switch
+
+if TYPE_CHECKING:
+    from hardware_profiles import Accelerator
+
+LARGE_MEMORY_BYTES = 70 * 2**30
+"""From this much memory, and unless it is an A100, vLLM takes larger batches (vLLM pull request 17885)."""
+
+
+def defaults(accelerator: Accelerator, tp: int, pp: int) -> EngineDefaults:
+    """Return the limits of a server, by ``EngineArgs.get_batch_defaults`` and ``CacheConfig``."""
+    large = accelerator.process_memory_bytes >= LARGE_MEMORY_BYTES and "a100" not in accelerator.name.lower()
+    return EngineDefaults(
+        {
+            "max_num_batched_tokens": 8192 if large else 2048,
+            "max_num_seqs": 1024 if large else 256,
+            "block_size": 16,
+            "gpu_memory_utilization": 0.9,
+            "prefix_caching": True,
+            "swap_space_gib": 0.0,
+        }
+    )
+
+
+PARALLEL_FLAGS = (
+    Flag(("--tensor-parallel-size", "-tp"), "parallel.tp"),
+    Flag(("--pipeline-parallel-size", "-pp"), "parallel.pp"),
+)
+
+CACHE_FLAGS = (
+    Flag(("--block-size",), "engine.block_size"),
+    Flag(("--gpu-memory-utilization",), "engine.gpu_memory_utilization", "float"),
+    Flag(("--num-gpu-blocks-override",), "engine.num_kv_blocks"),
+    Flag(
+        ("--kv-cache-dtype",),
+        "dtypes.kv",
+        "text",
+        values={
+            "auto": None,
+            "fp8": "fp8",
+            "fp8_e4m3": "fp8",
+            "fp8_e5m2": "fp8",
+            "bfloat16": "bf16",
+            "float16": "fp16",
+            "half": "fp16",
+        },
+    ),
+)
+
+SCHEDULER_FLAGS = (
+    Flag(("--max-num-seqs",), "engine.max_num_seqs"),
+    Flag(("--max-num-batched-tokens",), "engine.max_num_batched_tokens"),
+    Flag(("--max-model-len",), "engine.max_model_len"),
+    Flag(
+        ("--scheduling-policy",),
+        "queueing",
+        "text",
+        values={"fcfs": {"name": "fcfs"}, "priority": {"name": "priority"}},
+    ),
+)
+
+IGNORED_FLAGS = tuple(
+    Flag((name,), "", "text")
+    for name in (
+        "--host",
+        "--port",
+        "--api-key",
+        "--served-model-name",
+        "--tokenizer",
+        "--tokenizer-mode",
+        "--download-dir",
+        "--revision",
+        "--load-format",
+        "--uvicorn-log-level",
+    )
+) + tuple(
+    Flag((name,), "", "switch")
+    for name in (
+        "--trust-remote-code",
+        "--disable-log-stats",
+        "--disable-log-requests",
+        "--no-enable-log-requests",
+        "--disable-uvicorn-access-log",
+    )
+)
+"""Where the server listens, what it logs and where files are: they change nothing that is simulated."""
+
+ENGINE = Engine(
+    name="vllm",
+    version="0.19",
+    policy="vllm-v1",
+    source=(
+        "vLLM 0.19: vllm/engine/arg_utils.py EngineArgs.get_batch_defaults() for the API server,"
+        " vllm/config/cache.py CacheConfig, vllm/config/scheduler.py SchedulerConfig"
+    ),
+    defaults=defaults,
+    flags=(
+        *PARALLEL_FLAGS,
+        *CACHE_FLAGS,
+        *SCHEDULER_FLAGS,
+        *switch("enable-prefix-caching", "engine.prefix_caching"),
+        Flag(("--long-prefill-token-threshold",), "batching.params.long_prefill_token_threshold"),
+        Flag(("--enable-chunked-prefill",), "", "switch"),
+        Flag(("--quantization", "-q"), "dtypes.weights", "text", values={"fp8": "fp8", "awq": "int4", "gptq": "int4"}),
+        *IGNORED_FLAGS,
+    ),
+    not_modelled=names(
+        "no-enable-chunked-prefill max-num-partial-prefills max-long-partial-prefills num-lookahead-slots"
+        " async-scheduling scheduler-cls disable-chunked-mm-input disable-hybrid-kv-cache-manager data-parallel-size"
+        " data-parallel-rank data-parallel-size-local data-parallel-backend enable-expert-parallel all2all-backend"
+        " decode-context-parallel-size prefill-context-parallel-size enable-dbo enable-eplb eplb-config"
+        " expert-placement-strategy disable-custom-all-reduce distributed-executor-backend enforce-eager"
+        " compilation-config cudagraph-capture-sizes max-cudagraph-capture-size kv-cache-memory-bytes swap-space"
+        " cpu-offload-gb calculate-kv-scales kv-sharing-fast-prefill kv-offloading-size kv-offloading-backend"
+        " prefix-caching-hash-algo mamba-cache-dtype mamba-ssm-cache-dtype mamba-block-size enable-lora max-loras"
+        " max-lora-rank lora-dtype max-cpu-loras fully-sharded-loras lora-modules speculative-config"
+        " kv-transfer-config kv-events-config dtype hf-overrides rope-scaling rope-theta disable-sliding-window"
+        " disable-cascade-attn attention-backend limit-mm-per-prompt mm-processor-kwargs mm-processor-cache-gb"
+        " mm-encoder-tp-mode skip-mm-profiling structured-outputs-config reasoning-parser enable-sleep-mode"
+        " model-impl runner convert task additional-config optimization-level stream-interval"
+    )
+    | {"-dp", "-dcp", "-O"},
+)

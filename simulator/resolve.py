@@ -1,0 +1,343 @@
+"""A scenario with everything decided: models and profiles loaded, every default written out, memory planned."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hardware_profiles import Accelerator, NodeType, list_accelerators, load_accelerator, load_node
+from policies import registry
+from policies.protocols import BatchingPolicy, Policy
+from simulator.cost.efficiency import DEFAULT_HOST_OVERHEAD_S
+from simulator.engines import Engine, EngineDefaults, load_engine
+from simulator.errors import InputError
+from simulator.memory import DEFAULT_GPU_MEMORY_UTILIZATION, MemoryPlan, plan_memory
+from simulator.models import ModelSpec, load_model
+from simulator.parallel import ParallelPlan
+from simulator.scenario import Pool, Scenario, ScenarioError
+from simulator.scenario_errors import Problem
+from simulator.scenario_keys import is_model_file, is_policy_file, is_profile_file, set_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DEFAULT_ACCELERATOR = "a100-80gb"
+DEFAULT_POLICY = "vllm-v1"
+DEFAULT_BLOCK_SIZE = 16
+DEFAULT_SWAP_SPACE_GIB = 4.0
+"""Host memory for swapping of each rank where the policy swaps: vLLM's own default."""
+
+
+@dataclass(frozen=True)
+class ResolvedPool:
+    """One pool, with what its names mean.
+
+    Attributes
+    ----------
+    pool
+        The scenario's, every limit set.
+    engine
+        The engine preset; None where none was named.
+    memory
+        Memory plan of one replica.
+    """
+
+    pool: Pool
+    accelerator: Accelerator
+    node: NodeType | None
+    engine: Engine | None
+    plan: ParallelPlan
+    memory: MemoryPlan
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A scenario with everything decided but what depends on the trace."""
+
+    scenario: Scenario
+    model: ModelSpec
+    pools: tuple[ResolvedPool, ...]
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences on what was substituted or isn't modelled."""
+        return list(dict.fromkeys(note for pool in self.pools for note in pool.notes))
+
+
+def resolve(scenario: Scenario) -> Resolved:
+    """Decide everything that the scenario leaves open.
+
+    Raises
+    ------
+    InputError
+        If what it asks for can't be, such as a model that doesn't fit.
+    """
+    model = load_model(scenario.model)
+    pools = tuple(_resolve_pool(pool, index, model) for index, pool in enumerate(scenario.cluster.pools))
+    data = scenario.to_mapping(everything=True)
+    data["cluster"]["pools"] = [each.pool.model_dump(mode="json", by_alias=True, exclude_none=True) for each in pools]
+    data["router"] = _full_policy("routing", data["router"])
+    if is_model_file(scenario.model):
+        data["model"] = _absolute(scenario.model)
+    trace = scenario.workload.trace
+    if trace is not None and not trace.startswith("bundled:"):
+        data["workload"]["trace"] = _absolute(trace)
+    return Resolved(Scenario.from_mapping(data), model, pools)
+
+
+def policy_maker(kind: str, name: str, params: Mapping[str, Any]) -> Callable[[], Policy]:
+    """Return what makes a new instance of a policy each time it is called."""
+    cls = registry.resolve(kind, name)
+    registry.make(kind, name, params)  # so that what is wrong is said now
+    return lambda: cls(**params)
+
+
+# ---------------------------------------------------------------------------------------------------------- pools
+
+
+def _resolve_pool(pool: Pool, index: int, model: ModelSpec) -> ResolvedPool:
+    engine = None if pool.engine.name is None else load_engine(pool.engine.name, pool.engine.version)
+    pool = pool if engine is None else _with_args(pool, engine, index)
+    node = None if pool.node is None else load_node(pool.node)
+    accelerator = _accelerator(pool, node, index)
+    plan = ParallelPlan(pool.parallel.tp, pool.parallel.pp)
+    plan.check(model)
+    if node is not None and plan.tp > node.gpus:
+        raise InputError(
+            f"cluster.pools.{index}: tp={plan.tp} needs more GPUs than the {node.gpus} of a {node.name}; tensor "
+            "parallelism across nodes is not modelled"
+        )
+    defaults = EngineDefaults({}) if engine is None else engine.defaults(accelerator, plan.tp, plan.pp)
+    batching = _batching(pool, engine, defaults)
+    limits = _limits(pool, engine, defaults, batching)
+    memory = _plan_memory(pool, engine, model, accelerator, plan, limits)
+    limits["max_model_len"] = _max_model_len(limits["max_model_len"], model, memory, batching, index)
+    data = pool.model_dump(mode="json", by_alias=True, exclude_none=True)
+    data["accelerator"] = _absolute(pool.accelerator) if is_profile_file(pool.accelerator or "") else accelerator.name
+    if pool.node is not None and is_profile_file(pool.node):
+        data["node"] = _absolute(pool.node)
+    data["engine"] = {key: value for key, value in {**data["engine"], **limits}.items() if value is not None}
+    data["engine"]["args"] = {}
+    if engine is not None:
+        data["engine"]["version"] = engine.version
+    data["batching"] = _full_policy("batching", batching)
+    policy = registry.resolve("batching", batching["name"])
+    assert issubclass(policy, BatchingPolicy)
+    data["queueing"] = _full_policy("queueing", data.get("queueing") or {"name": policy.queueing})
+    data["kv_eviction"] = _full_policy("kv_eviction", data["kv_eviction"])
+    data["dtypes"].setdefault("kv", model.base_dtype)
+    notes = list(defaults.notes)
+    if engine is not None and batching["name"] != engine.policy:
+        other = batching["name"]
+        notes.append(f"engine {engine.label} with the policy {other!r} in place of its own {engine.policy!r}")
+    return ResolvedPool(
+        pool=Pool.model_validate(data),
+        accelerator=accelerator,
+        node=node,
+        engine=engine,
+        plan=plan,
+        memory=memory,
+        notes=tuple(notes),
+    )
+
+
+def _with_args(pool: Pool, engine: Engine, index: int) -> Pool:
+    """Write an engine's own flags as the keys that they are names of."""
+    changes = engine.translate_args(pool.engine.args)
+    if not changes:
+        return pool
+    data = pool.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    data.get("engine", {}).pop("args", None)
+    problems = []
+    for key, value in changes.items():
+        if key.startswith("batching.params.") and "batching" not in data:
+            data["batching"] = {"name": engine.policy}
+        given = _get(data, key)
+        if given is not None and value is not None and given != value:
+            text = f"is given twice, by engine.args ({value!r}) and by the key {key} ({given!r}); give one"
+            problems.append(Problem(text, f"cluster.pools.{index}.{key}"))
+        elif value is not None:
+            set_key(data, key, value)
+    if problems:
+        raise ScenarioError(problems)
+    cluster = {"cluster": {"pools": [data]}}
+    return Scenario.from_mapping(cluster).cluster.pools[0]
+
+
+def _get(data: Any, key: str) -> Any:
+    for step in key.split("."):
+        data = data.get(step) if isinstance(data, dict) else None
+    return data
+
+
+def _accelerator(pool: Pool, node: NodeType | None, index: int) -> Accelerator:
+    if pool.accelerator is None:
+        return load_accelerator(DEFAULT_ACCELERATOR if node is None else node.accelerator)
+    accelerator = load_accelerator(pool.accelerator)
+    if node is not None and load_accelerator(node.accelerator).name != accelerator.name:
+        raise InputError(
+            f"cluster.pools.{index}: node {node.name} has GPUs of the type {node.accelerator}, not "
+            f"{accelerator.name}; leave 'accelerator' out, or choose another node"
+        )
+    return accelerator
+
+
+def _batching(pool: Pool, engine: Engine | None, defaults: EngineDefaults) -> dict[str, Any]:
+    """Return the batching policy's name and parameters."""
+    own = DEFAULT_POLICY if engine is None else engine.policy
+    name = own if pool.batching is None else pool.batching.name
+    params = {} if pool.batching is None else dict(pool.batching.params)
+    return {"name": name, "params": {**defaults.policy_params, **params} if name == own else params}
+
+
+def _limits(pool: Pool, engine: Engine | None, defaults: EngineDefaults, batching: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the engine limits: the scenario's, else the engine's, else the policy's, else the general ones."""
+    policy = registry.resolve("batching", batching["name"])
+    assert issubclass(policy, BatchingPolicy)
+    swaps = batching["params"].get("preemption_mode") == "swap"
+    general = {
+        "max_num_seqs": 256,
+        "max_num_batched_tokens": 2048,
+        "max_model_len": None,
+        "block_size": DEFAULT_BLOCK_SIZE,
+        "gpu_memory_utilization": DEFAULT_GPU_MEMORY_UTILIZATION,
+        "num_kv_blocks": None,
+        "prefix_caching": True,
+        "swap_space_gib": DEFAULT_SWAP_SPACE_GIB if swaps else 0.0,
+        "host_overhead_s": DEFAULT_HOST_OVERHEAD_S if pool.cost.kind == "roofline" else None,
+    }
+    own = defaults.limits if engine is not None else policy.defaults
+    limits = {**general, **{key: value for key, value in own.items() if key in general}}
+    given = {key: getattr(pool.engine, key) for key in general}
+    return {**limits, **{key: value for key, value in given.items() if value is not None}}
+
+
+def _plan_memory(
+    pool: Pool,
+    engine: Engine | None,
+    model: ModelSpec,
+    accelerator: Accelerator,
+    plan: ParallelPlan,
+    limits: Mapping[str, Any],
+) -> MemoryPlan:
+    kind = "profiled" if engine is None else engine.kv_memory
+    fraction: float = limits["gpu_memory_utilization"]
+    profiled = kind == "profiled"
+    memory = plan_memory(
+        model,
+        accelerator,
+        plan,
+        block_size=limits["block_size"],
+        weights_dtype=pool.dtypes.weights,
+        kv_dtype=pool.dtypes.kv,
+        gpu_memory_utilization=fraction if profiled else 1.0,
+        max_num_batched_tokens=limits["max_num_batched_tokens"],
+        # Only vLLM's profiling run samples for every request that may run.
+        max_num_seqs=limits["max_num_seqs"] if profiled else 1,
+        num_kv_blocks=limits["num_kv_blocks"],
+        larger=[load_accelerator(name) for name in list_accelerators()],
+    )
+    if profiled or memory.given_blocks:
+        return memory
+    if kind == "static":
+        kv_bytes = math.ceil(memory.total * fraction) - memory.weights
+    else:
+        kv_bytes = int(memory.kv_bytes * fraction)
+    blocks = (kv_bytes - memory.kv_window_bytes) // (memory.kv_bytes_per_token * memory.block_size)
+    if blocks < 1:
+        raise InputError(
+            f"{model.name} does not fit on {accelerator.name} with tp={plan.tp} pp={plan.pp}: the weights leave no "
+            f"room for KV in {fraction:.1%} of {memory.total / 1e9:.1f} GB; use more ranks or a larger share"
+        )
+    reserve = memory.total - memory.needed - kv_bytes
+    return replace(memory, reserve=reserve, kv_bytes=kv_bytes, num_kv_blocks=blocks)
+
+
+def _max_model_len(
+    given: int | None, model: ModelSpec, memory: MemoryPlan, batching: Mapping[str, Any], index: int
+) -> int:
+    """Return the longest context, so that a request alone can always run to its end."""
+    policy = registry.make("batching", batching["name"], batching["params"])
+    watermark = getattr(policy, "watermark", 0.0)
+    usable = memory.num_kv_blocks - int(watermark * memory.num_kv_blocks)
+    holds = usable * memory.block_size
+    if given is None:
+        return max(1, min(model.max_context_tokens, holds))
+    where = f"cluster.pools.{index}.engine.max_model_len"
+    if given > model.max_context_tokens:
+        raise InputError(
+            f"{where} = {given} is beyond the {model.max_context_tokens} tokens of {model.name}'s context; lower it, "
+            "or leave it to auto"
+        )
+    if given > holds:
+        raise InputError(
+            f"{where} = {given} needs more KV memory than the {holds} tokens that one replica holds; lower it, leave "
+            "it to auto, or use more GPUs a replica"
+        )
+    return given
+
+
+def _full_policy(kind: str, ref: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a policy's name and all of its parameters, defaults written out."""
+    policy = registry.make(kind, ref["name"], ref.get("params") or {})
+    name = ref["name"]
+    if is_policy_file(name):
+        path, colon, cls = name.rpartition(":")
+        name = f"{_absolute(path)}{colon}{cls}"
+    return {"name": name, "params": {f.name: getattr(policy, f.name) for f in fields(policy)}}
+
+
+def _absolute(path: str | None) -> str:
+    return str(Path(path or "").expanduser().resolve())
+
+
+def limit_lines(pools: Sequence[ResolvedPool]) -> list[tuple[str, str]]:
+    """Return what was decided, as short lines for people: a label and what it says."""
+    lines = []
+    for each in pools:
+        pool, memory, limits = each.pool, each.memory, each.pool.engine
+        name = f" of {pool.name}" if len(pools) > 1 else ""
+        layout = f"{pool.replicas} replica{'s' * (pool.replicas > 1)}, tp {each.plan.tp}, pp {each.plan.pp}"
+        node = "" if each.node is None else f" in {each.node.name}"
+        lines.append((f"GPUs{name}", f"{pool.replicas * each.plan.gpus} x {each.accelerator.name}{node} ({layout})"))
+        assert pool.batching is not None and pool.queueing is not None
+        engine = "" if each.engine is None else f"{each.engine.label}, "
+        lines.append((f"Policy{name}", f"{engine}{_told(pool.batching)}, queue {_told(pool.queueing)}"))
+        caching = f"on ({_told(pool.kv_eviction)})" if limits.prefix_caching else "off"
+        lines.append(
+            (
+                f"Limits{name}",
+                f"max_num_seqs {limits.max_num_seqs}, max_num_batched_tokens {limits.max_num_batched_tokens}, "
+                f"max_model_len {limits.max_model_len}, prefix caching {caching}",
+            )
+        )
+        lines.append((f"Memory{name}", memory_line(memory)))
+    return lines
+
+
+def memory_line(memory: MemoryPlan) -> str:
+    """Return a memory plan in one line."""
+    blocks = f"{memory.num_kv_blocks} blocks of {memory.block_size} = {memory.kv_tokens:,} tokens"
+    if memory.given_blocks:
+        return f"KV {blocks}, as given"
+    return (
+        f"{memory.total / 1e9:.1f} GB a GPU: weights {memory.weights / 1e9:.1f}, KV {memory.kv_bytes / 1e9:.1f}, "
+        f"other {(memory.needed - memory.weights) / 1e9:.1f}, left alone {memory.reserve / 1e9:.1f}; {blocks} of KV"
+    )
+
+
+def _told(ref: Any) -> str:
+    policy = registry.resolve(ref.kind, ref.name)
+    changed = [
+        f"{f.name}={ref.params[f.name]}"
+        for f in fields(policy)
+        if f.name in ref.params and ref.params[f.name] != f.default
+    ]
+    return f"{ref.name} ({', '.join(changed)})" if changed else str(ref.name)
+
+
+__all__ = ["Resolved", "ResolvedPool", "limit_lines", "policy_maker", "resolve"]

@@ -1,0 +1,15 @@
+"""Named random streams of a run: one seed, one independent stream a component.
+
+A stream depends on the seed and on its name (hashed by SHA-256, never by Python's own ``hash``), so that a new
+component can't shift another's draws, and two runs of one seed draw the same on every machine.
+"""
+
+from workloads.streams import stream
+
+ROUTER = "router"
+"""Draws of routing policies."""
+
+PREDICTOR = "predictor"
+"""Errors of the output length predictor, one number a row of the trace."""
+
+__all__ = ["PREDICTOR", "ROUTER", "stream"]

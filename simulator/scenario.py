@@ -1,0 +1,577 @@
+"""The scenario: one YAML that says everything about a run, checked as a whole.
+
+Every key has a default that works, so that a trace alone is a scenario. A key that is left out, ``null`` or ``auto``
+is decided when the run is built (`simulator.resolve`): from the engine's documented defaults, the batching policy's,
+the model's or the accelerator's figures. The result stores the scenario with all of them written out.
+
+Unknown keys are errors. Relative paths in a scenario file are relative to that file, elsewhere to the working
+directory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from simulator import scenario_yaml
+from simulator.scenario_errors import Path as KeyPath
+from simulator.scenario_errors import Problem, ScenarioError, dotted, problems_of
+from simulator.scenario_keys import anchor_paths, set_key
+
+SCHEMA_VERSION = 1
+
+MAX_SECONDS = 1e9
+"""Longest time that a scenario may name: about 31 years."""
+
+_AUTO = BeforeValidator(lambda value: None if value == "auto" else value)
+
+Count = Annotated[int, Field(ge=1, le=2**31)]
+Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)]
+Duration = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]
+Factor = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Part(BaseModel):
+    """Base of all parts of a scenario: frozen, unknown keys refused, types not converted."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, populate_by_name=True
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- references
+
+
+class PolicyRef(Part):
+    """A policy by name, or ``path/to/file.py:ClassName``, with its parameters; a name alone will do."""
+
+    kind: ClassVar[str] = ""
+
+    name: Text
+    """Name, as ``simulate policies`` lists it, or ``path/to/file.py:ClassName``."""
+    params: dict[str, Any] = Field(default_factory=dict)
+    """Parameters by name; those left out have the policy's own defaults."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        from policies import registry
+
+        registry.make(self.kind, self.name, self.params)
+        return self
+
+
+class BatchingRef(PolicyRef):
+    """The policy that composes each engine step."""
+
+    kind: ClassVar[str] = "batching"
+
+
+class QueueingRef(PolicyRef):
+    """The policy that orders a replica's waiting queue."""
+
+    kind: ClassVar[str] = "queueing"
+
+
+class KVEvictionRef(PolicyRef):
+    """The policy that chooses which cached blocks go first."""
+
+    kind: ClassVar[str] = "kv_eviction"
+
+
+class RouterRef(PolicyRef):
+    """The policy that chooses the replica of an arriving request."""
+
+    kind: ClassVar[str] = "routing"
+
+
+# ------------------------------------------------------------------------------------------------------ workload
+
+
+class Generator(Part):
+    """A workload model that makes a trace."""
+
+    kind: Text
+    """Which one; see the documentation of workloads."""
+    params: dict[str, Any] = Field(default_factory=dict)
+    """Its parameters by name."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) else value
+
+
+class Loop(Part):
+    """When requests are sent: ``open``, ``closed`` or ``sessions``; ``clients`` alone means ``closed``."""
+
+    kind: Literal["open", "closed", "sessions"] = "open"
+    """``open``: at the trace's arrival times, whatever the servers do. ``closed``: each of ``clients`` sends the
+    next row of the trace when its last request ended. ``sessions``: first turns at their arrival times, each later
+    turn when the turn before it ended and its user has thought."""
+    clients: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    """Closed loop: requests in flight."""
+    think_time_s: Seconds = 0.0
+    """Closed loop: seconds between the end of a request and its client's next one."""
+    stagger_s: Seconds = 0.0
+    """Closed loop: client i starts at i times this many seconds."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_short(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"kind": value}
+        if isinstance(value, Mapping) and "kind" not in value and value.get("clients") is not None:
+            return {"kind": "closed", **value}
+        return value
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.kind == "closed" and self.clients is None:
+            raise ValueError("a closed loop needs 'clients', the number of requests in flight")
+        if self.kind != "closed":
+            for name in ("clients", "think_time_s", "stagger_s"):
+                if getattr(self, name):
+                    raise ValueError(f"{name!r} is for a closed loop only, and the loop is {self.kind!r}")
+        return self
+
+
+class Workload(Part):
+    """The requests: a trace or a generator, which part of it, how fast, and when they are sent."""
+
+    trace: Text | None = None
+    """Trace file, or ``bundled:NAME``."""
+    generator: Generator | None = None
+    """Workload model, in place of a trace."""
+    format: Text | None = None
+    """Format of the trace; left out: known by its header."""
+    on_bad_row: Literal["fail", "skip", "stop"] = "fail"
+    """A bad row: an error; left out, counted and noted; or the end of the trace."""
+    sort: bool = False
+    """Sort the rows by arrival; without it an unsorted trace is an error."""
+    ties: Literal["keep", "uniform"] | None = None
+    """Equal arrival times: kept, or spread evenly over their second; left out: as the format's clock needs."""
+    keep_failed: bool = False
+    """Keep failed requests (no output) with one output token; without it they are dropped and counted."""
+    start_s: Seconds | None = None
+    """Leave out what arrives before; this becomes the new zero."""
+    end_s: Duration | None = None
+    """Leave out what arrives at or after this time of the trace."""
+    limit: Count | None = None
+    """Most requests, the first ones."""
+    model: Annotated[tuple[Text, ...], Field(strict=False)] | None = None
+    """Only requests to these models of the trace."""
+    request_class: Annotated[tuple[Text, ...], Field(strict=False)] | None = Field(default=None, alias="class")
+    """Only requests of these classes of the trace."""
+    rate_scale: Factor = 1.0
+    """Arrivals come this many times as fast; lengths stay."""
+    time_scale: Factor = 1.0
+    """Arrivals and think times are this many times as long."""
+    sample: Share = 1.0
+    """Share of the requests to keep, chosen by the seed."""
+    loop: Loop = Field(default_factory=Loop)
+    """When requests are sent."""
+
+    @field_validator("model", "request_class", mode="before")
+    @classmethod
+    def _one(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.trace is not None and self.generator is not None:
+            raise ValueError("give 'trace' or 'generator', not both")
+        if self.start_s is not None and self.end_s is not None and self.end_s <= self.start_s:
+            raise ValueError(f"'end_s' must be above 'start_s', got {self.end_s:g} and {self.start_s:g}")
+        return self
+
+
+# ------------------------------------------------------------------------------------------------------- cluster
+
+
+class Parallel(Part):
+    """How the accelerators of one replica share the model."""
+
+    tp: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Tensor parallel ranks."""
+    pp: Annotated[int, Field(ge=1, le=64)] = 1
+    """Pipeline stages."""
+
+
+class Dtypes(Part):
+    """Datatypes; left out: as the model is published, 16 bits for activations and KV."""
+
+    weights: Text | None = None
+    """Of the weights: ``bf16``, ``fp8``, ``int4`` ..."""
+    activations: Text | None = None
+    """Of activations, and so of the matrix products."""
+    kv: Text | None = None
+    """Of the KV cache."""
+
+    @field_validator("weights", "activations", "kv", mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        if value == "auto":
+            return None
+        if isinstance(value, str):
+            from simulator.models.dtypes import canonical_dtype
+
+            return canonical_dtype(value, "datatype")
+        return value
+
+
+class Engine(Part):
+    """The serving engine: whose documented defaults it has, and its limits where they differ."""
+
+    name: Text | None = None
+    """Engine whose documented defaults apply (``vllm``, ``sglang``, ...); left out: the batching policy's own."""
+    version: Text | None = None
+    """Its version; left out: the newest that is known. ``name: vllm@0.19`` says the same."""
+    args: dict[str, Any] = Field(default_factory=dict)
+    """The engine's own flags by name, with or without dashes in front: ``max-num-seqs: 128``."""
+    max_num_seqs: Annotated[Count | None, _AUTO] = None
+    """Most requests that run at a time on a replica."""
+    max_num_batched_tokens: Annotated[Count | None, _AUTO] = None
+    """Most tokens of one step; the chunk size of policies that cut prompts."""
+    max_model_len: Annotated[Count | None, _AUTO] = None
+    """Longest context served, tokens; ``auto``: the model's, or what the KV memory holds if that is less."""
+    block_size: Annotated[Annotated[int, Field(ge=1, le=65_536)] | None, _AUTO] = None
+    """Tokens a KV block."""
+    gpu_memory_utilization: Annotated[Share | None, _AUTO] = None
+    """Share of an accelerator's memory that the engine may use for weights, activations and KV."""
+    num_kv_blocks: Annotated[Count | None, _AUTO] = None
+    """KV blocks of a replica; ``auto``: what the memory holds."""
+    prefix_caching: bool | None = None
+    """Share KV blocks between requests that begin alike (needs a trace with block identities)."""
+    swap_space_gib: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | None = None
+    """Host memory for swapped-out KV on each rank, GiB."""
+    host_overhead_s: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] | None = None
+    """Time of every step that the host adds (scheduling, launches), seconds; left out: the cost model's."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = {"name": value}
+        if isinstance(value, Mapping) and isinstance(value.get("name"), str) and "@" in value["name"]:
+            name, version = value["name"].split("@", 1)
+            if value.get("version") not in (None, version):
+                raise ValueError(f"version is given twice: {value['name']!r} and {value['version']!r}")
+            return {**value, "name": name, "version": version}
+        return value
+
+    @field_validator("version", mode="before")
+    @classmethod
+    def _version_text(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.name is None:
+            for given in ("version", "args"):
+                if getattr(self, given):
+                    raise ValueError(f"{given!r} needs 'name', the engine")
+            return self
+        from simulator.engines import load_engine
+
+        load_engine(self.name, self.version).translate_args(self.args)
+        return self
+
+
+class Cost(Part):
+    """Where the duration of a step comes from."""
+
+    kind: Literal["roofline", "constant"] = "roofline"
+    """``roofline``: from the model's shapes and the accelerator's data sheet. ``constant``: the same for all."""
+    step_s: Annotated[float, Field(ge=1e-9, le=3600, allow_inf_nan=False)] | None = None
+    """Duration of every step, seconds (``constant`` only)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_short(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"kind": value}
+        if isinstance(value, Mapping) and set(value) == {"constant"} and isinstance(value["constant"], Mapping):
+            return {"kind": "constant", **value["constant"]}
+        return value
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.kind == "constant") != (self.step_s is not None):
+            raise ValueError("'step_s' is needed by the constant cost model, and by no other")
+        return self
+
+
+class Pool(Part):
+    """Replicas that are all alike."""
+
+    name: Text = "default"
+    """Name of the pool in the result."""
+    replicas: Annotated[int, Field(ge=1, le=100_000)] = 1
+    """Number of replicas."""
+    accelerator: Text | None = None
+    """Name of the GPU, as ``simulate profiles`` lists it, or a YAML file; left out: the node's, or a100-80gb."""
+    node: Text | None = None
+    """Server type, or a YAML file: how GPUs are joined; left out: all at the accelerator's scale-up bandwidth."""
+    parallel: Parallel = Field(default_factory=Parallel)
+    """How the GPUs of one replica share the model."""
+    dtypes: Dtypes = Field(default_factory=Dtypes)
+    """Datatypes."""
+    engine: Engine = Field(default_factory=Engine)
+    """Serving engine and limits."""
+    batching: BatchingRef | None = None
+    """How steps are composed; left out: the engine's policy, or vllm-v1."""
+    queueing: QueueingRef | None = None
+    """Order of the waiting queue; left out: the batching policy's."""
+    kv_eviction: KVEvictionRef = Field(default_factory=lambda: KVEvictionRef(name="lru"))
+    """Which cached blocks go first."""
+    price_per_gpu_hour: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | None = None
+    """Price of one GPU for an hour, in a currency of your choice."""
+    cost: Cost = Field(default_factory=Cost)
+    """How long steps take."""
+
+    @field_validator("accelerator")
+    @classmethod
+    def _known_accelerator(cls, value: str | None) -> str | None:
+        if value is not None:
+            from hardware_profiles import load_accelerator
+
+            load_accelerator(value)
+        return value
+
+    @field_validator("node")
+    @classmethod
+    def _known_node(cls, value: str | None) -> str | None:
+        if value is not None:
+            from hardware_profiles import load_node
+
+            load_node(value)
+        return value
+
+
+class Cluster(Part):
+    """The replicas."""
+
+    pools: Annotated[tuple[Pool, ...], Field(strict=False)] = Field(default_factory=lambda: (Pool(),))
+    """Pools of replicas that are alike."""
+
+    @field_validator("pools")
+    @classmethod
+    def _names_differ(cls, value: tuple[Pool, ...]) -> tuple[Pool, ...]:
+        if not value:
+            raise ValueError("must have at least one pool")
+        names = [pool.name for pool in value]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two pools are called {name!r}; give each a 'name' of its own")
+        return value
+
+
+# -------------------------------------------------------------------------------- predictor, objectives, measure
+
+
+class Predictor(Part):
+    """What policies are told of output lengths, which they can't know."""
+
+    kind: Literal["none", "oracle", "noisy"] = "none"
+    """``none``: nothing. ``oracle``: the true length. ``noisy``: the true length times a random error."""
+    sigma: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] | None = None
+    """``noisy``: the factor is exp(sigma z), z standard normal: half of the predictions are above the truth."""
+    relative_error: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    """``noisy``: the factor is uniform between 1 - relative_error and 1 + relative_error."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_short(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        given = [name for name in ("sigma", "relative_error") if getattr(self, name) is not None]
+        if self.kind == "noisy" and len(given) != 1:
+            raise ValueError("a noisy predictor needs 'sigma' or 'relative_error', one of them")
+        if self.kind != "noisy" and given:
+            raise ValueError(f"{given[0]!r} is for a noisy predictor only, and the predictor is {self.kind!r}")
+        return self
+
+
+class Slo(Part):
+    """Latency objectives; one that is left out is always met."""
+
+    ttft_s: Duration | None = None
+    """Longest time to the first token, seconds."""
+    tpot_s: Duration | None = None
+    """Longest mean time of the output tokens after the first, seconds."""
+    itl_s: Duration | None = None
+    """Longest gap between two output tokens, seconds."""
+    e2e_s: Duration | None = None
+    """Longest time to the last token, seconds."""
+
+
+class Slos(Slo):
+    """Latency objectives of all requests, and others by class."""
+
+    classes: dict[str, Slo] = Field(default_factory=dict)
+    """By class of the trace; what a class leaves out is as for all requests."""
+
+
+class Measure(Part):
+    """Which requests the figures cover, when the run ends, and how finely it is sampled."""
+
+    warmup_s: Seconds = 0.0
+    """Figures leave out requests that arrive before."""
+    until_s: Duration | None = None
+    """Figures leave out requests that arrive at or after this time."""
+    drain: bool = True
+    """Run until every request has ended; false: stop at ``until_s``, or at the last arrival of an open loop."""
+    sample_interval_s: Annotated[Annotated[float, Field(ge=1e-3, le=1e6, allow_inf_nan=False)] | None, _AUTO] = None
+    """Time between two samples of every replica, seconds; ``auto``: at most 1,000 over the trace, at least 0.1 s."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.until_s is not None and self.until_s <= self.warmup_s:
+            raise ValueError(f"'until_s' must be above 'warmup_s', got {self.until_s:g} and {self.warmup_s:g}")
+        return self
+
+
+# ------------------------------------------------------------------------------------------------------ scenario
+
+
+class Scenario(Part):
+    """Everything about a run; see the module."""
+
+    schema_version: Literal[1] = 1
+    """Version of this schema."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Seed of every random stream."""
+    workload: Workload = Field(default_factory=Workload)
+    """The requests."""
+    model: Text = "llama-3.1-8b"
+    """Name, as ``simulate models`` lists it, or the path of a Hugging Face ``config.json``."""
+    cluster: Cluster = Field(default_factory=Cluster)
+    """The replicas."""
+    router: RouterRef = Field(default_factory=lambda: RouterRef(name="round-robin"))
+    """Which replica serves a request."""
+    predictor: Predictor = Field(default_factory=Predictor)
+    """What policies are told of output lengths."""
+    objectives: Slos = Field(default_factory=Slos)
+    """Latency objectives."""
+    measure: Measure = Field(default_factory=Measure)
+    """What is measured."""
+
+    @field_validator("model")
+    @classmethod
+    def _known_model(cls, value: str) -> str:
+        from simulator.models import load_model
+
+        load_model(value)
+        return value
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Scenario:
+        """Read a scenario file.
+
+        Raises
+        ------
+        ScenarioError
+            With everything that is wrong, each with its line and key.
+        """
+        return assemble(path, [])
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> Scenario:
+        """Make a scenario from plain data, such as a stored one; errors as `from_yaml`, without lines."""
+        return _validated(mapping, "", {}, {})
+
+    def to_mapping(self, *, everything: bool = False) -> dict[str, Any]:
+        """Return plain data that `from_mapping` takes.
+
+        Parameters
+        ----------
+        everything
+            Write defaults out too; without it only what was given.
+        """
+        return self.model_dump(
+            mode="json", by_alias=True, exclude_unset=not everything, exclude_none=everything, warnings="error"
+        )
+
+    def to_yaml(self) -> str:
+        """Return it as YAML, every default written out."""
+        return scenario_yaml.dump(self.to_mapping(everything=True))
+
+    def updated(self, changes: Mapping[str, Any]) -> Scenario:
+        """Return this scenario with some keys changed, checked anew.
+
+        Parameters
+        ----------
+        changes
+            Values by dotted key, such as ``{"cluster.pools.0.engine.max_num_seqs": 64}``; ``*`` in place of a
+            number means every entry of a list, and the value None takes a key back to its default.
+
+        Raises
+        ------
+        ScenarioError
+            With everything that is wrong then.
+        """
+        data = self.to_mapping()
+        paths = {path for key, value in changes.items() for path in set_key(data, key, value)}
+        return _validated(data, "", {}, {path: dotted(path) for path in paths})
+
+
+def assemble(path: str | Path | None, flags: Sequence[tuple[str, Any, str]]) -> Scenario:
+    """Make a scenario from a file and flags that go before it.
+
+    Parameters
+    ----------
+    path
+        Scenario file; None for none.
+    flags
+        Dotted key, value, and what the user wrote it as (``--max-num-seqs``), for messages.
+
+    Raises
+    ------
+    ScenarioError
+        With everything that is wrong, each with its line and key, or its flag.
+    """
+    data: dict[str, Any] = {}
+    lines: dict[KeyPath, int] = {}
+    if path is not None:
+        file = Path(path)
+        data, lines = scenario_yaml.read(file)
+        anchor_paths(data, file.resolve().parent)
+    labels: dict[KeyPath, str] = {}
+    problems = []
+    for key, value, label in flags:
+        try:
+            labels.update(dict.fromkeys(set_key(data, key, value), label))
+        except ScenarioError as error:
+            problems += [Problem(problem.text, label) for problem in error.problems]
+    return _validated(data, "" if path is None else str(path), lines, labels, problems)
+
+
+def _validated(
+    data: Mapping[str, Any],
+    where: str,
+    lines: Mapping[KeyPath, int],
+    labels: Mapping[KeyPath, str],
+    problems: Sequence[Problem] = (),
+) -> Scenario:
+    try:
+        scenario = Scenario.model_validate(data)
+    except ValidationError as error:
+        raise ScenarioError([*problems, *problems_of(error, Scenario, lines, labels)], where) from None
+    if problems:
+        raise ScenarioError(problems, where)
+    return scenario
+
+
+__all__ = ["SCHEMA_VERSION", "Scenario", "ScenarioError", "assemble"]

@@ -57,8 +57,8 @@ NCCL_BYTES = {2: 342 * _MIB, 4: 392 * _MIB}
 in aiconfigurator-core 0.12.0."""
 
 CUDA_GRAPH_BYTES = 512 * _MIB
-"""Captured CUDA graphs on one GPU, an assumption: vLLM's own estimates differ by model and number of sizes captured, e.g.
-0.36 GiB for 16 sizes (gpustack/runner pull request 251); vLLM 0.5.4 took 2.4 GiB (vLLM issue 7553)."""
+"""Captured CUDA graphs on one GPU, an assumption. What vLLM logs differs by model and number of sizes captured: an
+estimate of 0.36 GiB for 16 sizes (gpustack/runner pull request 251), 2.4 GiB in vLLM 0.5.4 (vLLM issue 7553)."""
 
 MOE_CHUNK_TOKENS = 32768
 """Tokens for which vLLM's fused MoE kernel holds intermediate rows at a time (``VLLM_FUSED_MOE_CHUNK_SIZE``)."""

@@ -23,7 +23,7 @@ from workloads.writers import whole_file
 SCHEMA = "workload-fit/1"
 KS_LIMIT = 0.1
 """Largest KS distance at which a fitted family stands for the trace (choice)."""
-_QUANTILES = 101
+_PROBABILITIES = (*(round(0.01 * i, 2) for i in range(100)), 0.995, 0.998, 0.999, 0.9995, 1.0)
 
 
 def fit_trace(trace: Trace) -> dict[str, Any]:
@@ -51,8 +51,8 @@ def fit_trace(trace: Trace) -> dict[str, Any]:
 def fit_lengths(tokens: Ints) -> dict[str, Any]:
     """Fit each family to lengths; return the chosen one, and all with their KS distance."""
     low, high = int(tokens.min()), int(tokens.max())
-    quantiles = np.quantile(tokens, np.linspace(0, 1, _QUANTILES)).tolist()
-    empirical: dict[str, Any] = {"kind": "empirical", "quantiles": [round(q, 3) for q in quantiles]}
+    quantiles = [round(q, 3) for q in np.quantile(tokens, _PROBABILITIES).tolist()]
+    empirical: dict[str, Any] = {"kind": "empirical", "probabilities": list(_PROBABILITIES), "quantiles": quantiles}
     if low == high:
         return {"chosen": {"kind": "constant", "value": low}, "why": "all lengths are equal", "candidates": []}
     x = tokens.astype(np.float64)
@@ -65,7 +65,7 @@ def fit_lengths(tokens: Ints) -> dict[str, Any]:
     if candidates[0]["ks"] <= KS_LIMIT:
         chosen, why = best, f"smallest KS distance, {candidates[0]['ks']:.4f}"
     else:
-        chosen = empirical
+        chosen = {name: list(value) if isinstance(value, list) else value for name, value in empirical.items()}
         why = f"no family comes within a KS distance of {KS_LIMIT:g} (best: {best['kind']}, {candidates[0]['ks']:.4f})"
     return {"chosen": chosen, "why": why, "candidates": candidates, "empirical": empirical}
 
@@ -94,7 +94,10 @@ def write_fit(fit: dict[str, Any], path: str | Path) -> None:
     import yaml
 
     with whole_file(path) as temporary:
-        temporary.write_text(yaml.safe_dump(fit, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        temporary.write_text(
+            yaml.safe_dump(fit, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110),
+            encoding="utf-8",
+        )
 
 
 def read_fit(path: str | Path) -> dict[str, Any]:

@@ -36,6 +36,7 @@ def plot_trace(trace: Trace, path: str | Path) -> None:
         raise TraceError(f"{path}: unknown suffix for a picture; write to {', '.join(SUFFIXES)}")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
 
     end = float(trace.arrival_s[-1]) if len(trace) else 0.0
     width = window_s(end)
@@ -52,7 +53,8 @@ def plot_trace(trace: Trace, path: str | Path) -> None:
     rate.stairs(counts / width, edges, color=_BLUE)
     mean = len(trace) / end if end > 0 else 0.0
     rate.axhline(mean, color=_GREY, linestyle="--", linewidth=1, label=f"mean {mean:.3g}")
-    rate.set(title=f"Rate in windows of {_duration(width)}", ylabel="requests per second", ylim=(0, None))
+    rate.set(title=f"Rate in windows of {_duration(width)}", ylabel="requests per second")
+    rate.set_ylim(0, max(counts.max() / width, mean) * 1.18)
     rate.legend(frameon=False, loc="upper right")
 
     burst = axes[0, 1]
@@ -63,12 +65,22 @@ def plot_trace(trace: Trace, path: str | Path) -> None:
         at / divisor, index, color=_ORANGE, marker="s", markersize=3.5, linestyle="-.", label="index of dispersion"
     )
     burst.axhline(1, color=_GREY, linestyle="--", linewidth=1, label="Poisson")
-    burst.set(title=f"Burstiness in windows of {_duration(wide)}", ylabel="ratio", ylim=(0, None))
+    known = np.concatenate((cv, index))
+    known = known[np.isfinite(known) & (known > 0)]
+    top = max(float(known.max(initial=1.0)), 1.0)
+    if top > 8:
+        burst.set_yscale("log")
+        burst.yaxis.set_major_formatter(FuncFormatter(_plain))
+        burst.set_ylim(min(0.5, float(known.min(initial=1.0)) / 1.3), top * 4)
+    else:
+        burst.set_ylim(0, top * 1.35)
+    burst.set(title=f"Burstiness in windows of {_duration(wide)}", ylabel="ratio")
     burst.legend(frameon=False, loc="upper right")
     for panel in axes[0]:
         panel.set(xlabel=f"time in {unit}", xlim=(0, max(end / divisor, 1e-9)))
 
     histogram, share = axes[1]
+    highest = 0.0
     most = max(int(trace.prompt_tokens.max()), int(trace.output_tokens.max()), 2)
     bins = np.unique(np.rint(np.geomspace(1, most + 1, 45))) - 0.5
     for tokens, colour, line, label in (
@@ -77,21 +89,27 @@ def plot_trace(trace: Trace, path: str | Path) -> None:
     ):
         text = f"{label} (median {np.median(tokens):.0f}, mean {tokens.mean():.0f})"
         shares = np.histogram(tokens, bins)[0] / len(tokens)
+        highest = max(highest, float(shares.max()) * 100)
         histogram.stairs(shares * 100, bins, color=colour, linestyle=line, linewidth=1.6, label=text)
         values, cumulative = _cumulative(tokens)
         share.step(values, cumulative * 100, where="post", color=colour, linestyle=line, linewidth=1.6, label=label)
-    histogram.set(title="Lengths", ylabel="% of requests per bin", ylim=(0, None))
+    histogram.set(title="Lengths", ylabel="% of requests per bin", ylim=(0, highest * 1.25))
     histogram.legend(frameon=False, loc="upper left")
     share.set(title="Lengths, cumulative", ylabel="% of requests", ylim=(0, 101))
     share.legend(frameon=False, loc="upper left")
     for panel in axes[1]:
         panel.set(xscale="log", xlabel="tokens", xlim=(0.9, most * 1.1))
+        panel.xaxis.set_major_formatter(FuncFormatter(_plain))
     for panel in axes.flat:
         panel.grid(True, color="#dddddd", linewidth=0.6)
         panel.set_axisbelow(True)
         panel.spines[["top", "right"]].set_visible(False)
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=130, metadata={"Date": None} if Path(path).suffix.lower() == ".svg" else None)
+
+
+def _plain(value: float, _: object) -> str:
+    return f"{value:,.10g}"
 
 
 def _name(trace: Trace) -> str:

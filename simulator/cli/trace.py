@@ -385,14 +385,15 @@ def _print_table(found: Mapping[str, Any]) -> None:
                 f"{p['requests_with_hit']:,} requests (infinite cache, full blocks of {p['block_size_tokens']})",
             )
         )
-    rows.append(("sha256", found["sha256"]))
+    totals = f"{found['prompt_tokens']['total']:,} prompt, {found['output_tokens']['total']:,} output"
+    rows += [("tokens in all", totals), ("sha256", found["sha256"][:16] + "…")]
     for label, text in rows:
         if text:
             facts.add_row(label, text)
     console.print(facts)
-    lengths = Table(title="Lengths in tokens", title_justify="left", title_style="bold")
-    names = ("mean", "min", "p1", "p10", "p50", "p90", "p99", "max", "total")
-    lengths.add_column("")
+    lengths = Table(box=None, padding=(0, 2, 0, 0))
+    names = ("mean", "min", "p1", "p10", "p50", "p90", "p99", "max")
+    lengths.add_column("tokens", style="bold", no_wrap=True)
     for name in names:
         lengths.add_column(name, justify="right")
     for key, label in (("prompt_tokens", "prompt"), ("output_tokens", "output")):

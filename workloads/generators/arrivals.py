@@ -62,9 +62,10 @@ class RateCurve:
 
     def times(self, operational_s: Floats) -> Floats:
         """Map times of a process of constant rate to times of this rate (time-rescaling, the inverse integral)."""
-        expected = self.expected()
-        rising = np.concatenate(([True], np.diff(expected) > 0))
-        return np.asarray(np.interp(operational_s, expected[rising], self.edges_s[rising]))
+        busy = self.factors > 0
+        begun, edges, factors = self.expected()[:-1][busy], self.edges_s[:-1][busy], self.factors[busy]
+        part = np.maximum(np.searchsorted(begun, operational_s, "right") - 1, 0)
+        return np.asarray(edges[part] + (operational_s - begun[part]) / factors[part])
 
     def normalised(self, start_s: float, end_s: float) -> RateCurve:
         """Return the curve scaled so that its mean between two times is 1."""

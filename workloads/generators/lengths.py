@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
@@ -24,21 +24,22 @@ class Lengths:
         ``constant``, ``uniform``, ``lognormal``, ``gamma``, ``weibull``, ``zipf`` or ``empirical``.
     values
         Its parameters: see :data:`KINDS`.
-    quantiles
-        For ``empirical``: lengths at evenly spaced probabilities from 0 to 1.
+    quantiles, probabilities
+        For ``empirical``: lengths, and the probabilities of being at most so long, from 0 to 1.
     """
 
     kind: str
     values: Mapping[str, float]
     low: int = 1
     high: int = MAX_TOKENS
-    quantiles: tuple[float, ...] = field(default=(), repr=False)
+    quantiles: tuple[float, ...] = ()
+    probabilities: tuple[float, ...] = ()
 
     def sample(self, rng: np.random.Generator, n: int) -> Ints:
         """Draw n lengths."""
         drawn: Floats | Ints
         if self.kind == "empirical":
-            drawn = np.interp(rng.random(n), np.linspace(0, 1, len(self.quantiles)), self.quantiles)
+            drawn = np.interp(rng.random(n), self.probabilities, self.quantiles)
         else:
             drawn = KINDS[self.kind].draw(rng, n, self.values)
         return np.clip(np.rint(drawn), self.low, self.high).astype(np.int64)
@@ -104,7 +105,7 @@ def lengths(spec: Any) -> Lengths:
     ----------
     spec
         ``512``; ``"lognormal:median=547,sigma=0.8,max=8192"``; or a mapping with ``kind`` and those keys (and
-        ``quantiles`` for ``empirical``).
+        ``quantiles``, with ``probabilities`` if these aren't even steps, for ``empirical``).
 
     Raises
     ------
@@ -125,7 +126,14 @@ def lengths(spec: Any) -> Lengths:
     if not 1 <= low <= high:
         raise TraceError(f"length distribution {kind!r}: min {low:g} and max {high:g} must satisfy 1 <= min <= max")
     if kind == "empirical":
-        return Lengths(kind, MappingProxyType({}), int(low), int(high), _quantiles(rest.get("quantiles")))
+        quantiles = _rising("quantiles", rest.get("quantiles"))
+        even = [i / (len(quantiles) - 1) for i in range(len(quantiles))]
+        probabilities = _rising("probabilities", rest.get("probabilities", even))
+        if len(probabilities) != len(quantiles) or probabilities[0] != 0 or probabilities[-1] != 1:
+            raise TraceError(
+                "length distribution 'empirical': 'probabilities' must run from 0 to 1, one for each of 'quantiles'"
+            )
+        return Lengths(kind, MappingProxyType({}), int(low), int(high), quantiles, probabilities)
     if kind not in KINDS:
         raise TraceError(f"unknown length distribution {kind!r}{did_you_mean(kind, [*KINDS, 'empirical'])}")
     known = KINDS[kind].parameters
@@ -175,10 +183,10 @@ def _number(kind: str, name: str, value: Any) -> float:
     return number
 
 
-def _quantiles(values: Any) -> tuple[float, ...]:
+def _rising(name: str, values: Any) -> tuple[float, ...]:
     if not isinstance(values, list | tuple) or len(values) < 2:
-        raise TraceError("length distribution 'empirical' needs 'quantiles', a list of at least two lengths")
-    quantiles = tuple(_number("empirical", "quantiles", value) for value in values)
-    if quantiles[0] < 0 or any(b < a for a, b in pairwise(quantiles)):
-        raise TraceError("length distribution 'empirical': 'quantiles' must not be negative, and must not fall")
-    return quantiles
+        raise TraceError(f"length distribution 'empirical' needs {name!r}, a list of at least two numbers")
+    numbers = tuple(_number("empirical", name, value) for value in values)
+    if numbers[0] < 0 or any(b < a for a, b in pairwise(numbers)):
+        raise TraceError(f"length distribution 'empirical': {name!r} must not be negative, and must not fall")
+    return numbers

@@ -110,7 +110,10 @@ def _matching(head: Head) -> Reader:
             return reader
     found = list(head.record) if head.record is not None else list(head.columns)
     listed = ", ".join(repr(_shortened(name)) for name in found[:12]) or "none"
-    nearest = max(candidates, key=lambda reader: _likeness(reader, found))
+    layout = "csv" if head.record is None else "jsonl"
+    nearest = max(
+        (reader for reader in candidates if reader.layout == layout), key=lambda reader: _likeness(reader, found)
+    )
     if _likeness(nearest, found) > 0:
         lacking = [name for name in nearest.columns if name not in found]
         hints = [did_you_mean(name, found) for name in lacking]

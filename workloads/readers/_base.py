@@ -80,6 +80,8 @@ class Reader:
         Reads the whole file.
     columns
         Columns or keys that the format needs, for messages.
+    layout
+        ``"csv"`` or ``"jsonl"``.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Reader:
     matches: Callable[[Head], bool]
     parse: Callable[[Head, Options], Trace]
     columns: tuple[str, ...]
+    layout: Literal["csv", "jsonl"] = "csv"
 
 
 @dataclass

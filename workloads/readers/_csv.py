@@ -107,7 +107,7 @@ def _fast(head: Head, columns: Sequence[Column]) -> Table | None:
                     if column.required and column.kind in ("number", "stamp") and values.null_count:
                         return None
                     parts[column.name].append(_plain(values, column.kind, names.get(column.name)))
-    except pa.ArrowInvalid:
+    except (pa.ArrowInvalid, OSError):  # the careful pass says what and where
         return None
     return _table(head, columns, parts, names, n)
 

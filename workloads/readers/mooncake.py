@@ -42,4 +42,5 @@ READER = Reader(
     _matches,
     _parse,
     _NEEDED,
+    layout="jsonl",
 )

@@ -41,4 +41,5 @@ READER = Reader(
     _matches,
     _parse,
     _NEEDED,
+    layout="jsonl",
 )

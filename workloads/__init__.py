@@ -4,6 +4,7 @@ Importing this package needs NumPy only; pyarrow, SciPy and matplotlib are loade
 """
 
 from workloads.filters import filter_trace
+from workloads.generators import generate
 from workloads.readers import read_trace, readers
 from workloads.sources import ClosedLoop, OpenLoop, Sessions, Source
 from workloads.stats import describe, infinite_cache_hit_tokens
@@ -21,6 +22,7 @@ __all__ = [
     "TraceError",
     "describe",
     "filter_trace",
+    "generate",
     "infinite_cache_hit_tokens",
     "read_trace",
     "readers",

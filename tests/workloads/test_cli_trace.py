@@ -46,6 +46,15 @@ def test_png_is_drawn(tmp_path):
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("kind", ["closed-loop", "regular"])
+@pytest.mark.parametrize("requests", [1, 2, 30])
+def test_traces_without_burstiness_or_span_are_shown(tmp_path, kind, requests):
+    assert run("generate", kind, "--requests", requests, "--out", tmp_path / "a.csv").exit_code == 0
+    shown = run("inspect", tmp_path / "a.csv", "--plot", tmp_path / "a.png")
+    assert shown.exit_code == 0, shown.output
+    assert json.loads(run("inspect", tmp_path / "a.csv", "--json").stdout)["requests"] == requests
+
+
 def test_generators_are_listed():
     assert "shared-prefix" in run("generate", "--list").stdout
     assert "conversation_share" in run("generate", "burstgpt", "--list").stdout

@@ -124,6 +124,8 @@ def test_bad_length_distributions(spec, message):
         ("burstgpt", {"diurnal": 3}, "must be true or false, got 3"),
         ("burstgpt", {"failure_rate": 2}, "must be at most 0.99"),
         ("poisson", {"duration_s": 1e-9}, "no request falls into the trace"),
+        ("poisson", {"duration_s": 1e9, "rate": 1e6}, "make about 1e\\+15 requests; at most 1e\\+08"),
+        ("burstgpt", {"requests": 1e12}, "must be at most 1e"),
     ],
 )
 def test_bad_parameters(kind, params, message):

@@ -293,6 +293,11 @@ def test_unreadable_files(tmp_path):
         read_trace(parquet)
 
 
+def test_a_damaged_first_json_line(tmp_path):
+    with pytest.raises(TraceError, match=r"t\.jsonl:1: begins like JSON Lines, but the first line is no whole JSON"):
+        read_trace(write(tmp_path, '{"timestamp": 1\n', "t.jsonl"))
+
+
 def test_named_formats(tmp_path):
     path = write(tmp_path, AZURE + "2023-11-16 18:17:03,1,1\n")
     with pytest.raises(TraceError, match="unknown trace format 'azur'; did you mean 'azure'"):

@@ -92,8 +92,11 @@ class Generator:
         return next((param for param in self.params if param.name == name), None)
 
 
+MOST_REQUESTS = 1e8
+"""Most requests that a generator makes; more wouldn't fit into memory."""
+
 SEED = Param("seed", "int", 0, "seed of all random streams", ge=0)
-REQUESTS = Param("requests", "int", None, "number of requests; 1000 if no duration is given either", ge=1, le=1e9)
+REQUESTS = Param("requests", "int", None, "number of requests; 1000 if no duration is given", ge=1, le=MOST_REQUESTS)
 DURATION = Param("duration_s", "float", None, "length of the trace; requests may end it sooner", "s", gt=0)
 FIT = Param("fit", "text", None, "file made by 'simulate trace fit': lengths, rate and burstiness where not given")
 BURSTINESS = Param(
@@ -119,4 +122,8 @@ def extent(values: Mapping[str, Any]) -> tuple[int | None, float]:
     requests, duration = values["requests"], values["duration_s"]
     if requests is None and duration is None:
         return 1000, math.inf
+    if requests is None and duration * values["rate"] > MOST_REQUESTS:
+        raise TraceError(
+            f"'rate' and 'duration_s' make about {duration * values['rate']:.3g} requests; at most {MOST_REQUESTS:.0e}"
+        )
     return requests, math.inf if duration is None else float(duration)

@@ -40,6 +40,7 @@ from workloads.streams import stream
 from workloads.trace import Categorical, Floats, Ints, Ragged, Trace, TraceError
 
 _LEAD_S = 2 * 86400.0
+_LEAD_TURNS = 5e6
 MODELS = ("ChatGPT", "GPT-4")
 CLASSES = ("Conversation log", "API log")
 
@@ -198,10 +199,12 @@ def _drawn(values: Mapping[str, Any], span: float) -> _Rows:
 
 
 def _curve(values: Mapping[str, Any], span: float) -> RateCurve:
-    curve = RateCurve(np.array([-_LEAD_S, span]), np.ones(1))
+    # Conversations are followed from two days before the trace; at rates above some hundred a second from less.
+    lead = min(_LEAD_S, _LEAD_TURNS / (values["rate"] * max(values["conversation_share"], 1e-9)))
+    curve = RateCurve(np.array([-lead, span]), np.ones(1))
     if values["diurnal"]:
         week = weekly_factors(parameters.HOURLY, values["weekend"])
-        curve = weekly_curve(week, 24 * values["start_day"] + values["start_hour"], -_LEAD_S, span)
+        curve = weekly_curve(week, 24 * values["start_day"] + values["start_hour"], -lead, span)
     rng = stream(values["seed"], "rate of windows")
     if values["modulation_sigma"] > 0:
         curve = modulated(curve, rng, values["modulation_window_s"], values["modulation_sigma"])

@@ -81,7 +81,7 @@ BURSTGPT = MappingProxyType(
         "message_median": Figure(
             50.0,
             "tokens",
-            "choice: with max_context, conversation prompts then have a mean near 740 and a median near 560 tokens; "
+            "choice: with max_context, conversation prompts then have a mean near 710 and a median near 570 tokens; "
             "release 1 has 761 and 547 (standard deviation 773), GPT-4 conversations a mean of 830 and P50, P80, P95, "
             "P99 of 582, 1427, 2345, 3549 (Llumnix, OSDI 2024, Table 1)",
             measured=False,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import get_args
@@ -80,9 +81,7 @@ def read_trace(
     head = head_of(file)
     reader = _named(format) if format is not None else _matching(head)
     trace = reader.parse(head, Options(on_bad_row, sort, spread_ties, keep_failed))
-    if str(path).startswith(_BUNDLED):
-        object.__setattr__(trace, "source", str(path))
-    return trace
+    return replace(trace, source=str(path)) if str(path).startswith(_BUNDLED) else trace
 
 
 def bundled(name: str) -> Path:
@@ -108,6 +107,8 @@ def _matching(head: Head) -> Reader:
     for reader in candidates:
         if reader.matches(head):
             return reader
+    if head.record is not None and not head.record:
+        raise TraceError(f"{head.path}:1: begins like JSON Lines, but the first line is no whole JSON object")
     found = list(head.record) if head.record is not None else list(head.columns)
     listed = ", ".join(repr(_shortened(name)) for name in found[:12]) or "none"
     layout = "csv" if head.record is None else "jsonl"

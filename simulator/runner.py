@@ -37,7 +37,7 @@ class Watch:
     cluster: Cluster
 
     def resolved(self, resolved: Resolved, trace: Trace) -> None:
-        """Hear what was decided, before the cluster is built."""
+        """Hear what was decided, before the simulation begins."""
 
     def __enter__(self) -> Self:
         return self
@@ -104,8 +104,8 @@ def run(
     watch = progress or Watch()
     resolved = resolve(scenario)
     requests = load_trace(resolved.scenario, trace)
-    watch.resolved(resolved, requests)
     built = build(resolved, requests, stepwise=stepwise, keep_batches=perfetto)
+    watch.resolved(resolved, requests)
     notes = built.notes
     if trace is not None:
         notes = (*notes, f"the requests were given to run() ({trace.source or 'no source'}), not by the scenario")

@@ -88,12 +88,21 @@ def problems_of(
         if path and path[-1] == "[key]":
             path = path[:-1]
         text = _text(entry, model, path)
-        if path in labels:
-            found.append(Problem(text, labels[path]))
+        label = _label(labels, path, entry["type"])
+        if label is not None:
+            found.append(Problem(text, label))
             continue
         key = dotted(path[:-1] if entry["type"] == "extra_forbidden" else path)
         found.append(Problem(text, key, _line(lines, path)))
     return sorted(dict.fromkeys(found), key=lambda problem: problem.line or 0)
+
+
+def _label(labels: Mapping[Path, str], path: Path, kind: str) -> str | None:
+    """Return the flag that set a key, or the only flag within what a check of a whole part refused."""
+    if path in labels or kind != "value_error":
+        return labels.get(path)
+    within = {label for key, label in labels.items() if key[: len(path)] == path}
+    return within.pop() if path and len(within) == 1 else None
 
 
 def _line(lines: Mapping[Path, int], path: Path) -> int | None:

@@ -1,0 +1,245 @@
+"""``simulate run``: the command, its flags from the table, an engine's own flags from its preset."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from simulator.cli.flags import EVERY_POOL, FLAGS, Change, changes_of
+from simulator.errors import InputError, did_you_mean
+
+HELP = """Simulate a trace, and print what came out.
+
+Defaults go before the engine's own, those before the scenario file, and flags (and --set) before everything: each
+flag is shorthand for the scenario key that its help names. With --engine, that engine's own flags are taken too, under
+their own names."""
+
+_ENGINE_ARGS = "simulator.engine_args"
+"""Where the parser leaves an engine's own flags for the command."""
+
+_OPTIONS: tuple[tuple[str, Any, Any, Any], ...] = (
+    (
+        "scenario",
+        str | None,
+        typer.Option("--scenario", metavar="FILE", help="Scenario file; flags go before its keys."),
+        None,
+    ),
+    (
+        "engine",
+        str | None,
+        typer.Option("--engine", metavar="NAME[@VERSION]", help="Engine whose defaults and flags apply: vllm@0.19 ..."),
+        None,
+    ),
+    (
+        "policy_param",
+        list[str] | None,
+        typer.Option("--policy-param", metavar="K=V", help="Parameter of the batching policy (repeatable)."),
+        None,
+    ),
+    (
+        "set_key",
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any scenario key, its value as YAML (repeatable)."),
+        None,
+    ),
+    ("out", str | None, typer.Option("--out", metavar="DIR", help="Write the result there."), None),
+    ("format", str, typer.Option("--format", help="Tables of the result: parquet or csv."), "parquet"),
+    ("perfetto", bool, typer.Option("--perfetto", help="Write a Perfetto trace of every batch too."), False),
+    ("overwrite", bool, typer.Option("--overwrite", help="Replace an earlier result in DIR."), False),
+    ("stepwise", bool, typer.Option("--stepwise", help="No fast-forward: the same result, more slowly."), False),
+    ("strict", bool, typer.Option("--strict", help="A rejected request is an error."), False),
+    ("quiet", bool, typer.Option("--quiet", "-q", help="Print nothing but errors."), False),
+    (
+        "no_progress",
+        bool,
+        typer.Option("--no-progress", help="No progress bar (none without a terminal)."),
+        False,
+    ),
+    (
+        "print_scenario",
+        bool,
+        typer.Option("--print-scenario", help="Print the scenario with every default, and stop."),
+        False,
+    ),
+)
+
+
+class RunCommand(TyperCommand):
+    """Takes an engine's own flags out of the arguments before the rest is parsed."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse; see the class."""
+        own = frozenset(name for param in self.params for name in (*param.opts, *param.secondary_opts))
+        name = _value_of("--engine", args)
+        if name is not None:
+            from simulator.engines import load_engine
+
+            taken, args = load_engine(name).take_args(args, own)
+            ctx.meta[_ENGINE_ARGS] = taken
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            option = getattr(error, "option_name", None)
+            if option is None or not hasattr(error, "possibilities") or not option.startswith("-"):
+                raise
+            raise _unknown(option, own, name) from None
+
+
+def _value_of(option: str, args: Sequence[str]) -> str | None:
+    for index, argument in enumerate(args):
+        if argument == option and index + 1 < len(args):
+            return args[index + 1]
+        if argument.startswith(f"{option}="):
+            return argument.split("=", 1)[1]
+    return None
+
+
+def _unknown(option: str, own: frozenset[str], engine: str | None) -> InputError:
+    from simulator.engines import engines_with_flag, load_engine
+
+    known = set(own)
+    if engine is not None:
+        known |= set(load_engine(engine).flag_names())
+    near = did_you_mean(option, known)
+    hint = near if near.startswith("; did") else "; see simulate run --help"
+    having = engines_with_flag(option)
+    if having and engine is None:
+        hint = f"; it is a flag of {', '.join(having)}: add --engine {having[-1]}"
+    return InputError(f"unknown option {option}{hint}")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application, its signature made from the table of flags."""
+
+    def command(ctx: typer.Context, trace: str | None, **values: Any) -> None:
+        _run(ctx, trace, values)
+
+    parameters = [
+        _parameter("ctx", typer.Context, inspect.Parameter.empty),
+        _parameter(
+            "trace",
+            Annotated[str | None, typer.Argument(metavar="TRACE", help="Trace file, or bundled:NAME.")],
+            None,
+        ),
+    ]
+    for name, kind, option, default in _OPTIONS[:4]:
+        parameters.append(_parameter(name, Annotated[kind, option], default))
+    for flag in FLAGS:
+        option = typer.Option(
+            flag.declaration, help=f"{flag.help} [{flag.short_key}]", metavar=flag.metavar or None, show_default=False
+        )
+        parameters.append(_parameter(flag.parameter, Annotated[flag.type | None, option], None))
+    for name, kind, option, default in _OPTIONS[4:]:
+        parameters.append(_parameter(name, Annotated[kind, option], default))
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    app.command("run", cls=RunCommand, help=HELP)(command)
+
+
+def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+
+
+def _run(ctx: Any, trace: str | None, values: dict[str, Any]) -> None:
+    from simulator.scenario import assemble
+
+    changes = [
+        *_trace(trace),
+        *_engine(values["engine"], ctx.meta.get(_ENGINE_ARGS, {})),
+        *changes_of(values),
+        *_policy_params(values),
+        *_sets(values["set_key"] or []),
+    ]
+    scenario = assemble(values["scenario"], changes)
+    if values["print_scenario"]:
+        from simulator.resolve import resolve
+
+        typer.echo(resolve(scenario).scenario.to_yaml(), nl=False)
+        return
+    if scenario.workload.trace is None and scenario.workload.generator is None:
+        raise InputError("which requests? name a trace, as in: simulate run trace.csv (or bundled:NAME)")
+    from simulator.cli.watch import TerminalWatch
+    from simulator.runner import run
+
+    watch = TerminalWatch(quiet=values["quiet"], bar=not values["quiet"] and not values["no_progress"])
+    result = run(
+        scenario,
+        out=values["out"],
+        format=values["format"],
+        perfetto=values["perfetto"],
+        stepwise=values["stepwise"],
+        strict=values["strict"],
+        progress=watch,
+        overwrite=values["overwrite"],
+    )
+    if not values["quiet"]:
+        watch.print_result(result, values["out"])
+    if watch.interrupted:
+        raise typer.Exit(130)
+
+
+# ------------------------------------------------------------------------------------------ flags that need care
+
+
+def _trace(trace: str | None) -> Iterator[Change]:
+    if trace is not None:
+        yield "workload.generator", None, "TRACE"
+        yield "workload.trace", trace, "TRACE"
+
+
+def _engine(engine: str | None, args: dict[str, Any]) -> Iterator[Change]:
+    """Yield the engine, and its own flags as the keys that they are names of."""
+    if engine is None:
+        return
+    from simulator.engines import load_engine
+
+    preset = load_engine(engine)
+    yield f"{EVERY_POOL}engine.name", preset.name, "--engine"
+    yield f"{EVERY_POOL}engine.version", preset.version, "--engine"
+    for name, text in args.items():
+        for key, value in preset.translate_args({name: text}).items():
+            if key.startswith("batching.params."):
+                yield f"{EVERY_POOL}batching.name", preset.policy, name
+            yield f"{EVERY_POOL}{key}", value, name
+
+
+def _policy_params(values: dict[str, Any]) -> Iterator[Change]:
+    given = values["policy_param"] or []
+    if given and values["policy_flag"] is None and values["scenario"] is None:
+        yield f"{EVERY_POOL}batching.name", _default_policy(values["engine"]), "--policy-param"
+    for text in given:
+        name, value = _pair(text, "--policy-param")
+        yield f"{EVERY_POOL}batching.params.{name}", value, f"--policy-param {name}"
+
+
+def _default_policy(engine: str | None) -> str:
+    if engine is not None:
+        from simulator.engines import load_engine
+
+        return load_engine(engine).policy
+    from simulator.resolve import DEFAULT_POLICY
+
+    return DEFAULT_POLICY
+
+
+def _sets(texts: Sequence[str]) -> Iterator[Change]:
+    for text in texts:
+        key, value = _pair(text, "--set")
+        yield key, value, f"--set {key}"
+
+
+def _pair(text: str, option: str) -> tuple[str, Any]:
+    """Split ``key=value``, the value being YAML."""
+    from simulator.scenario_yaml import value
+
+    key, equals, given = text.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"{option} takes key=value, got {text!r}")
+    try:
+        return key.strip(), value(given)
+    except ValueError as error:
+        raise InputError(f"{option} {key}: {error}") from None

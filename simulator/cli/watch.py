@@ -1,0 +1,128 @@
+"""What the terminal shows of a run: what was decided, how far it is, what came out; and Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, TextColumn
+
+from simulator.runner import Watch
+
+if TYPE_CHECKING:
+    from simulator.engine.cluster import Cluster
+    from simulator.resolve import Resolved
+    from simulator.result import RunResult
+    from workloads import Trace
+
+
+class TerminalWatch(Watch):
+    """Prints what was decided, shows a bar on a terminal, and turns Ctrl-C into an early end that keeps what is done.
+
+    Parameters
+    ----------
+    quiet
+        Print nothing.
+    bar
+        Show the bar, if standard error is a terminal.
+    """
+
+    def __init__(self, *, quiet: bool, bar: bool) -> None:
+        self.interrupted = False
+        self._quiet = quiet
+        self._bar = bar and sys.stderr.isatty()
+        self._progress: _ClusterProgress | None = None
+        self._old_handler: Any = None
+
+    def resolved(self, resolved: Resolved, trace: Trace) -> None:
+        """Print model, GPUs, limits, memory and requests in a few lines."""
+        if self._quiet:
+            return
+        from simulator.resolve import limit_lines
+
+        scenario = resolved.scenario
+        loop = scenario.workload.loop
+        sent = {
+            "open": f"open loop over {float(trace.arrival_s[-1]):,.1f} s",
+            "closed": f"closed loop of {loop.clients} clients",
+            "sessions": "sessions",
+        }
+        lines = [
+            ("Requests", f"{len(trace):,} from {trace.source}, {sent[loop.kind]}, seed {scenario.seed}"),
+            ("Model", resolved.model.name),
+            *limit_lines(resolved.pools),
+            ("Router", scenario.router.name),
+        ]
+        width = max(len(label) for label, _ in lines)
+        print("\n".join(f"{label:<{width}}  {text}" for label, text in lines) + "\n", flush=True)
+
+    def __enter__(self) -> Self:
+        """Take over Ctrl-C, and begin to show progress."""
+        if threading.current_thread() is threading.main_thread():
+            self._old_handler = signal.signal(signal.SIGINT, self._on_interrupt)
+        if self._bar:
+            self._progress = _ClusterProgress(self.cluster)
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop both."""
+        if self._progress is not None:
+            self._progress.stop()
+        if self._old_handler is not None:
+            signal.signal(signal.SIGINT, self._old_handler)
+
+    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        """End the run after the event in hand; a second Ctrl-C ends the process as usual."""
+        self.interrupted = True
+        signal.signal(signal.SIGINT, self._old_handler)
+        self.cluster.interrupt()
+
+    def print_result(self, result: RunResult, out: str | None) -> None:
+        """Print the summary."""
+        from simulator.terminal import print_summary
+
+        console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
+        if self.interrupted:
+            console.print("Interrupted: figures are of what was done until then.\n")
+        print_summary(result.summary, console, out_dir=None if out is None else Path(out))
+
+
+class _ClusterProgress(Progress):
+    """A bar that reads the cluster's counters whenever its own thread draws it; the simulation knows nothing of it."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._total = len(cluster.workload.prompt_tokens)
+        self._begun = time.perf_counter()
+        super().__init__(
+            TextColumn("{task.fields[clock]}"),
+            BarColumn(),
+            TextColumn("{task.completed:,.0f} of {task.total:,.0f} requests, {task.fields[speed]}"),
+            console=Console(stderr=True),
+            refresh_per_second=4,
+            transient=True,
+        )
+        self._job = self.add_task("run", total=self._total, clock="0.0 s", speed="")
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Read the counters, then draw."""
+        if hasattr(self, "_job"):
+            now_s = self._cluster.now_s
+            wall_s = max(time.perf_counter() - self._begun, 1e-9)
+            self.update(
+                self._job,
+                completed=self._cluster.num_ended,
+                clock=f"{now_s:,.1f} s simulated",
+                speed=f"{now_s / wall_s:,.0f} times real time",
+            )
+        yield from super().get_renderables()

@@ -98,11 +98,12 @@ def problems_of(
 
 
 def _label(labels: Mapping[Path, str], path: Path, kind: str) -> str | None:
-    """Return the flag that set a key, or the only flag within what a check of a whole part refused."""
-    if path in labels or kind != "value_error":
-        return labels.get(path)
+    """Return the flag that set a key or the part around it, or the only flag within a part that was refused."""
+    for length in range(len(path), 0, -1):
+        if path[:length] in labels:
+            return labels[path[:length]]
     within = {label for key, label in labels.items() if key[: len(path)] == path}
-    return within.pop() if path and len(within) == 1 else None
+    return within.pop() if kind == "value_error" and path and len(within) == 1 else None
 
 
 def _line(lines: Mapping[Path, int], path: Path) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from hardware_profiles import Accelerator, NodeType, list_accelerators, load_acc
 from policies import registry
 from policies.protocols import BatchingPolicy, Policy
 from simulator.cost.efficiency import DEFAULT_HOST_OVERHEAD_S
+from simulator.engine_args import expand_args
 from simulator.engines import Engine, EngineDefaults, load_engine
 from simulator.errors import InputError
 from simulator.memory import DEFAULT_GPU_MEMORY_UTILIZATION, MemoryPlan, plan_memory
@@ -19,7 +21,7 @@ from simulator.models import ModelSpec, load_model
 from simulator.parallel import ParallelPlan
 from simulator.scenario import Pool, Scenario, ScenarioError
 from simulator.scenario_errors import Problem
-from simulator.scenario_keys import is_model_file, is_policy_file, is_profile_file, set_key
+from simulator.scenario_keys import is_model_file, is_policy_file, is_profile_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,7 +103,7 @@ def policy_maker(kind: str, name: str, params: Mapping[str, Any]) -> Callable[[]
 
 def _resolve_pool(pool: Pool, index: int, model: ModelSpec) -> ResolvedPool:
     engine = None if pool.engine.name is None else load_engine(pool.engine.name, pool.engine.version)
-    pool = pool if engine is None else _with_args(pool, engine, index)
+    pool = _with_args(pool, index)
     node = None if pool.node is None else load_node(pool.node)
     accelerator = _accelerator(pool, node, index)
     plan = ParallelPlan(pool.parallel.tp, pool.parallel.pp)
@@ -145,33 +147,16 @@ def _resolve_pool(pool: Pool, index: int, model: ModelSpec) -> ResolvedPool:
     )
 
 
-def _with_args(pool: Pool, engine: Engine, index: int) -> Pool:
+def _with_args(pool: Pool, index: int) -> Pool:
     """Write an engine's own flags as the keys that they are names of."""
-    changes = engine.translate_args(pool.engine.args)
-    if not changes:
+    if not pool.engine.args:
         return pool
     data = pool.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    data.get("engine", {}).pop("args", None)
-    problems = []
-    for key, value in changes.items():
-        if key.startswith("batching.params.") and "batching" not in data:
-            data["batching"] = {"name": engine.policy}
-        given = _get(data, key)
-        if given is not None and value is not None and given != value:
-            text = f"is given twice, by engine.args ({value!r}) and by the key {key} ({given!r}); give one"
-            problems.append(Problem(text, f"cluster.pools.{index}.{key}"))
-        elif value is not None:
-            set_key(data, key, value)
-    if problems:
-        raise ScenarioError(problems)
-    cluster = {"cluster": {"pools": [data]}}
-    return Scenario.from_mapping(cluster).cluster.pools[0]
-
-
-def _get(data: Any, key: str) -> Any:
-    for step in key.split("."):
-        data = data.get(step) if isinstance(data, dict) else None
-    return data
+    twice = expand_args(data)
+    if twice:
+        text = "is given twice with two values, by engine.args and by its key; give one of them"
+        raise ScenarioError([Problem(text, f"cluster.pools.{index}.{key}") for key in twice])
+    return Scenario.from_mapping({"cluster": {"pools": [data]}}).cluster.pools[0]
 
 
 def _accelerator(pool: Pool, node: NodeType | None, index: int) -> Accelerator:
@@ -227,7 +212,8 @@ def _plan_memory(
     kind = "profiled" if engine is None else engine.kv_memory
     fraction: float = limits["gpu_memory_utilization"]
     profiled = kind == "profiled"
-    memory = plan_memory(
+    planned = partial(
+        plan_memory,
         model,
         accelerator,
         plan,
@@ -239,8 +225,11 @@ def _plan_memory(
         # Only vLLM's profiling run samples for every request that may run.
         max_num_seqs=limits["max_num_seqs"] if profiled else 1,
         num_kv_blocks=limits["num_kv_blocks"],
-        larger=[load_accelerator(name) for name in list_accelerators()],
     )
+    try:
+        memory = planned()
+    except InputError:
+        memory = planned(larger=[load_accelerator(name) for name in list_accelerators()])  # to say what would fit
     if profiled or memory.given_blocks:
         return memory
     if kind == "static":

@@ -66,7 +66,16 @@ class PolicyRef(Part):
     def _check(self) -> Self:
         from policies import registry
 
-        registry.make(self.kind, self.name, self.params)
+        cls = registry.resolve(self.kind, self.name)
+        try:
+            registry.make(self.kind, self.name, self.params)
+        except Exception as error:
+            from simulator.blame import policy_error
+
+            blamed = policy_error(error, [cls])
+            if blamed is None:
+                raise
+            raise blamed from error
         return self
 
 
@@ -548,6 +557,8 @@ def assemble(path: str | Path | None, flags: Sequence[tuple[str, Any, str]]) -> 
         file = Path(path)
         data, lines = scenario_yaml.read(file)
         anchor_paths(data, file.resolve().parent)
+        if flags:
+            _expand_args(data)
     labels: dict[KeyPath, str] = {}
     problems = []
     for key, value, label in flags:
@@ -556,6 +567,19 @@ def assemble(path: str | Path | None, flags: Sequence[tuple[str, Any, str]]) -> 
         except ScenarioError as error:
             problems += [Problem(problem.text, label) for problem in error.problems]
     return _validated(data, "" if path is None else str(path), lines, labels, problems)
+
+
+def _expand_args(data: dict[str, Any]) -> None:
+    """Write the file's engine flags as the keys that they set, so that what the user wrote now goes before them."""
+    from simulator.engine_args import expand_args
+
+    cluster = data.get("cluster")
+    pools = cluster.get("pools") if isinstance(cluster, dict) else None
+    for index, pool in enumerate(pools if isinstance(pools, list) else []):
+        twice = expand_args(pool) if isinstance(pool, dict) else []
+        if twice:
+            text = "is given twice with two values, by engine.args and by its key; give one of them"
+            raise ScenarioError([Problem(text, f"cluster.pools.{index}.{key}") for key in twice])
 
 
 def _validated(

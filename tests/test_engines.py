@@ -76,7 +76,7 @@ def test_args_are_the_keys_that_they_name() -> None:
 
 
 def test_a_key_given_twice_with_two_values_is_an_error() -> None:
-    with pytest.raises(InputError, match=r"cluster\.pools\.0\.engine\.max_num_seqs: is given twice"):
+    with pytest.raises(InputError, match=r"cluster\.pools\.0\.engine\.max_num_seqs: is given twice with two values"):
         resolved({"name": "vllm", "args": {"max-num-seqs": 9}, "max_num_seqs": 8})
 
 

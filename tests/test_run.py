@@ -225,7 +225,7 @@ def test_without_drain_the_run_stops_and_leaves_the_rest_unfinished() -> None:
     early = run({"measure": {"drain": False, "until_s": 2.0}}, trace=trace).summary
     assert early["simulated_s"] == 2.0
     assert early["requests"]["arrived"] == int((trace.arrival_s < 2.0).sum())
-    with pytest.raises(InputError, match="give measure.until_s"):
+    with pytest.raises(InputError, match=r"give measure\.until_s"):
         run({"measure": {"drain": False}, "workload": {"loop": {"clients": 1}}}, trace=trace)
 
 

@@ -7,6 +7,7 @@ mistyped option answer at once; commands import what they need.
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Annotated, Any, NoReturn
 
@@ -92,7 +93,9 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 def _run(args: list[str], debug: bool) -> int:
     """Run the command line; return its exit code, having printed what went wrong."""
     try:
-        code = typer.main.get_command(app).main(args, prog_name="simulate", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            code = typer.main.get_command(app).main(args, prog_name="simulate", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except Exception as error:
         if debug and not _is_usage(error):
@@ -102,14 +105,15 @@ def _run(args: list[str], debug: bool) -> int:
         return _report(error)
 
 
+def _show_warning(message: Warning | str, *_args: object, **_kwargs: object) -> None:
+    typer.echo(f"warning: {' '.join(str(message).split())}", err=True)
+
+
 def _report(error: Exception) -> int:
     """Print an error as a person wants it; return the exit code."""
     if isinstance(error, typer.Abort):
         typer.echo("interrupted", err=True)
         return 130
-    if isinstance(error, BrokenPipeError):
-        sys.stderr.close()
-        return 0
     if _is_usage(error):
         said = error.format_message()  # type: ignore[attr-defined]
         if said:

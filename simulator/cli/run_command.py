@@ -74,12 +74,12 @@ class RunCommand(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse; see the class."""
         own = frozenset(name for param in self.params for name in (*param.opts, *param.secondary_opts))
-        name = _value_of("--engine", args)
+        name = _value_of("--engine", args) or _engine_of_file(_value_of("--scenario", args))
         if name is not None:
             from simulator.engines import load_engine
 
             taken, args = load_engine(name).take_args(args, own)
-            ctx.meta[_ENGINE_ARGS] = taken
+            ctx.meta[_ENGINE_ARGS] = (name, taken)
         try:
             return super().parse_args(ctx, args)
         except Exception as error:
@@ -96,6 +96,22 @@ def _value_of(option: str, args: Sequence[str]) -> str | None:
         if argument.startswith(f"{option}="):
             return argument.split("=", 1)[1]
     return None
+
+
+def _engine_of_file(path: str | None) -> str | None:
+    """Return the engine that a scenario file names, if all of its pools name the same; what is wrong is said later."""
+    if path is None:
+        return None
+    from simulator.scenario import Scenario, ScenarioError
+
+    try:
+        pools = Scenario.from_yaml(path).cluster.pools
+    except ScenarioError:
+        return None
+    labels = {
+        f"{pool.engine.name}@{pool.engine.version}" if pool.engine.version else pool.engine.name for pool in pools
+    }
+    return labels.pop() if len(labels) == 1 else None
 
 
 def _unknown(option: str, own: frozenset[str], engine: str | None) -> InputError:
@@ -149,7 +165,7 @@ def _run(ctx: Any, trace: str | None, values: dict[str, Any]) -> None:
 
     changes = [
         *_trace(trace),
-        *_engine(values["engine"], ctx.meta.get(_ENGINE_ARGS, {})),
+        *_engine(values["engine"], ctx.meta.get(_ENGINE_ARGS)),
         *changes_of(values),
         *_policy_params(values),
         *_sets(values["set_key"] or []),
@@ -191,20 +207,22 @@ def _trace(trace: str | None) -> Iterator[Change]:
         yield "workload.trace", trace, "TRACE"
 
 
-def _engine(engine: str | None, args: dict[str, Any]) -> Iterator[Change]:
+def _engine(engine: str | None, own: tuple[str, dict[str, Any]] | None) -> Iterator[Change]:
     """Yield the engine, and its own flags as the keys that they are names of."""
-    if engine is None:
+    if own is None:
         return
     from simulator.engines import load_engine
 
-    preset = load_engine(engine)
-    yield f"{EVERY_POOL}engine.name", preset.name, "--engine"
-    yield f"{EVERY_POOL}engine.version", preset.version, "--engine"
-    for name, text in args.items():
-        for key, value in preset.translate_args({name: text}).items():
+    name, args = own
+    preset = load_engine(name)
+    if engine is not None:
+        yield f"{EVERY_POOL}engine.name", preset.name, "--engine"
+        yield f"{EVERY_POOL}engine.version", preset.version, "--engine"
+    for flag, text in args.items():
+        for key, value in preset.translate_args({flag: text}).items():
             if key.startswith("batching.params."):
-                yield f"{EVERY_POOL}batching.name", preset.policy, name
-            yield f"{EVERY_POOL}{key}", value, name
+                yield f"{EVERY_POOL}batching.name", preset.policy, flag
+            yield f"{EVERY_POOL}{key}", value, flag
 
 
 def _policy_params(values: dict[str, Any]) -> Iterator[Change]:

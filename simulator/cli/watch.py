@@ -56,7 +56,7 @@ class TerminalWatch(Watch):
         }
         lines = [
             ("Requests", f"{len(trace):,} from {trace.source}, {sent[loop.kind]}, seed {scenario.seed}"),
-            ("Model", resolved.model.name),
+            ("Model", _model_line(resolved)),
             *limit_lines(resolved.pools),
             ("Router", scenario.router.name),
         ]
@@ -95,6 +95,16 @@ class TerminalWatch(Watch):
         if self.interrupted:
             console.print("Interrupted: figures are of what was done until then.\n")
         print_summary(result.summary, console, out_dir=None if out is None else Path(out))
+
+
+def _model_line(resolved: Resolved) -> str:
+    """Return the model's name, and its datatypes where all pools have the same."""
+    kinds = {(each.pool.dtypes.weights, each.pool.dtypes.kv) for each in resolved.pools}
+    if len(kinds) > 1:
+        return resolved.model.name
+    weights, kv = kinds.pop()
+    stored = weights or f"{resolved.model.default_dtype}, as published"
+    return f"{resolved.model.name} (weights {stored}; KV {kv})"
 
 
 class _ClusterProgress(Progress):

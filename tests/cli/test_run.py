@@ -315,3 +315,54 @@ def test_help_answers_at_once(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "--max-num-batched-tokens" in done.stdout
+
+
+def test_an_exception_while_a_users_policy_is_made_is_its_own(cli: Cli, tmp_path: Path) -> None:
+    broken = POLICY + "\n    def reset(self):\n        self.x = {}['nothing']\n"
+    (tmp_path / "mine.py").write_text(broken)
+    line = one_line(cli("run", "trace.csv", "--policy", "mine.py:Mine"))
+    assert line.startswith(f"--policy: policy 'mine' failed at {tmp_path / 'mine.py'}, line ")
+    assert line.endswith("KeyError: 'nothing'")
+
+
+def test_warnings_are_one_line(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    import warnings
+
+    import simulator.runner
+
+    inner = simulator.runner.build
+
+    def warning(*args: object, **kwargs: object) -> object:
+        warnings.simplefilter("always")
+        warnings.warn("take\ncare", UserWarning, stacklevel=1)
+        return inner(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(simulator.runner, "build", warning)
+    assert cli("run", "trace.csv", "-q").err == "warning: take care\n"
+
+
+def test_an_engine_in_the_scenario_file_brings_its_own_flags_too(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(
+        "cluster: {pools: [{engine: {name: vllm, block_size: 32, args: {max-num-seqs: 7}}}]}\n"
+    )
+    said = cli("run", "trace.csv", "--scenario", "s.yaml", "--block-size", "64", "-tp", "2", "--print-scenario")
+    assert said.code == 0, said
+    pool = yaml.safe_load(said.out)["cluster"]["pools"][0]
+    assert (pool["engine"]["block_size"], pool["engine"]["max_num_seqs"], pool["parallel"]["tp"]) == (64, 7, 2)
+    said = cli("run", "trace.csv", "--scenario", "s.yaml", "--max-num-seqs", "9", "--print-scenario")
+    assert yaml.safe_load(said.out)["cluster"]["pools"][0]["engine"]["max_num_seqs"] == 9
+
+
+def test_an_engines_own_flags_are_taken_under_their_own_names(cli: Cli) -> None:
+    said = cli(
+        *("run", "--engine", "vllm@0.19", "--no-enable-prefix-caching", "-tp", "2", "--max-num-seqs", "64"),
+        *("--kv-cache-dtype=fp8", "--long-prefill-token-threshold", "256", "--port", "8000", "trace.csv"),
+        "--print-scenario",
+    )
+    assert said.code == 0, said
+    pool = yaml.safe_load(said.out)["cluster"]["pools"][0]
+    assert pool["engine"]["prefix_caching"] is False
+    assert pool["engine"]["max_num_seqs"] == 64
+    assert pool["parallel"]["tp"] == 2
+    assert pool["dtypes"]["kv"] == "fp8"
+    assert pool["batching"]["params"]["long_prefill_token_threshold"] == 256

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from simulator.memory import MemoryPlan
-
     from simulator.engine.cluster import Cluster
+    from simulator.memory import MemoryPlan
     from simulator.models.spec import ModelSpec
     from workloads import Trace
 

@@ -117,7 +117,7 @@ def test_unknown_names_are_errors(kind, ref, message):
         ("static", {"batch_size": 1.5}, "must be a whole number of requests, got 1.5"),
         ("static", {"batch_size": True}, "must be a number in requests, got True"),
         ("trtllm", {"chunked_context": 1}, "must be true or false, got 1"),
-        ("vllm", {"watermark": float("nan")}, "must be a number, got NaN"),
+        ("vllm", {"watermark": float("nan")}, "must be a finite number, got nan"),
     ],
 )  # fmt: skip
 def test_wrong_parameters_are_errors(ref, params, message):

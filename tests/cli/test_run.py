@@ -214,7 +214,7 @@ def test_no_permission_to_write_is_said_before_the_run(
     (tmp_path / "closed").mkdir()
     monkeypatch.setattr("simulator.write.os.access", lambda *_: False)  # which root always may
     line = one_line(cli("run", "trace.csv", "--out", "closed/out", "-q"))
-    assert "cannot write results" in line and "choose another directory" in line
+    assert "cannot write results" in line and "choose a directory that you may write to" in line
 
 
 def test_a_file_in_the_way_is_said_before_the_run(cli: Cli, tmp_path: Path) -> None:

@@ -85,6 +85,14 @@ class Policy:
     def reset(self) -> None:
         """Set up run-time state; called at construction, before any decision."""
 
+    def preferred_predictor(self) -> str:
+        """Return what should predict output lengths where the scenario leaves it to ``auto``.
+
+        ``"none"``: the policy does without. ``"noisy"``: it orders or chooses by an estimate. ``"oracle"``: it takes
+        the prediction for a bound that clients state.
+        """
+        return "none"
+
 
 def _checked(policy: str, f: Field[Any], value: Any) -> Any:
     """Return ``value`` as the type of the field's default, or raise a `PolicyError`: what is allowed."""

@@ -186,7 +186,7 @@ def predictions(scenario: Scenario, output_tokens: npt.NDArray[np.int64]) -> npt
     depend on the policies.
     """
     predictor = scenario.predictor
-    if predictor.kind == "none":
+    if predictor.kind in ("none", "auto"):  # resolved by now, or no policy asked for one
         return np.full(len(output_tokens), np.nan)
     truth = output_tokens.astype(np.float64)
     if predictor.kind == "oracle":

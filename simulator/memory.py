@@ -417,11 +417,11 @@ def _remedies(
     for dtype in _TRIED_DTYPES:
         narrower = replace(limits, weights_dtype=dtype)
         if WEIGHT_FORMATS[dtype].element_bits < stored_bits and fits(accelerator, plan, narrower):
-            found.append(f"weights_dtype={dtype!r}")
+            found.append(f"dtypes.weights={dtype}")
             break
     for other in sorted(larger, key=lambda each: (each.process_memory_bytes, each.name)):
         if other.process_memory_bytes > accelerator.process_memory_bytes and fits(other, plan, limits):
-            found.append(f"accelerator={other.name!r}")
+            found.append(f"accelerator={other.name}")
             break
     fewer = replace(limits, max_num_batched_tokens=2048, max_num_seqs=min(limits.max_num_seqs, 64))
     if not found and fits(accelerator, plan, fewer):

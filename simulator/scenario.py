@@ -391,8 +391,9 @@ class Cluster(Part):
 class Predictor(Part):
     """What policies are told of output lengths, which they can't know."""
 
-    kind: Literal["none", "oracle", "noisy"] = "none"
-    """``none``: nothing. ``oracle``: the true length. ``noisy``: the true length times a random error."""
+    kind: Literal["auto", "none", "oracle", "noisy"] = "auto"
+    """``none``: nothing. ``oracle``: the true length. ``noisy``: the true length times a random error. ``auto``:
+    what the policies in use prefer, most often ``none``; a note says so where it is something."""
     sigma: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] | None = None
     """``noisy``: the factor is exp(sigma z), z standard normal: half of the predictions are above the truth."""
     relative_error: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None

@@ -149,7 +149,7 @@ def test_too_large_a_model_says_why_and_what_would_fit():
     assert "weights 141.1" in message
     assert "one GPU needs 142.9 GB" in message
     assert "has 77.3 GB (90% of 85.9)" in message
-    assert "would fit: tp=2, or weights_dtype='fp8', or accelerator='b200'" in message
+    assert "would fit: tp=2, or dtypes.weights=fp8, or accelerator=b200" in message
 
 
 def test_too_large_a_step_says_so():

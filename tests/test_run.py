@@ -286,3 +286,21 @@ def test_nothing_is_written_when_something_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(InputError):
         run(scenario_of(engine={"num_kv_blocks": 20}), trace=a_trace(), strict=True, out=tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("policy", "params", "kind"),
+    [("vllm-v1", {}, "none"), ("sjf", {}, "noisy"), ("orca", {}, "none"), ("orca", {"reserve": "pow2"}, "oracle")],
+)
+def test_a_predictor_left_to_auto_is_what_the_policy_prefers_and_is_noted(
+    policy: str, params: dict[str, Any], kind: str
+) -> None:
+    batching = {"name": policy, "params": params}
+    scenario = {
+        "workload": {"trace": "bundled:shared-prefix", "limit": 5},
+        "cluster": {"pools": [{"batching": batching}]},
+    }
+    result = run(Scenario.from_mapping(scenario))
+    assert result.scenario["predictor"]["kind"] == kind
+    assert any("predictor" in note for note in result.summary["notes"]) == (kind != "none")
+    assert result.summary["requests"]["finished"] == 5

@@ -56,6 +56,10 @@ class Orca(BatchingPolicy):
 
     reserve: str = param("max", "for which length KV is reserved at admission", choices=("max", "pow2", "predicted"))
 
+    def preferred_predictor(self) -> str:
+        """Return ``oracle`` where a prediction is reserved for: the vLLM paper's Orca (Oracle) and (Pow2)."""
+        return "none" if self.reserve == "max" else "oracle"
+
     def refuses(self, request: RequestView, view: ReplicaView) -> str:
         """Refuse what can't be reserved even in empty memory."""
         need = -(-self._reserved_tokens(request, view) // view.kv.block_size)

@@ -64,6 +64,10 @@ class Trtllm(BatchingPolicy):
     )
     chunked_context: bool = param(False, "cut prompts that don't fit the step")
 
+    def preferred_predictor(self) -> str:
+        """Return ``oracle`` where a client's bound is reserved for."""
+        return "oracle" if self.capacity_policy == "guaranteed_no_evict" else "none"
+
     def refuses(self, request: RequestView, view: ReplicaView) -> str:
         """Refuse what can't be kept even in empty memory."""
         need = -(-self._kept_tokens(request, view) // view.kv.block_size)

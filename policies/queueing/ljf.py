@@ -24,6 +24,10 @@ class Ljf(QueueingPolicy):
         " SGLang python/sglang/srt/managers/schedule_policy.py (lof)"
     )
 
+    def preferred_predictor(self) -> str:
+        """Return ``noisy``: a ranking that was learnt is never right."""
+        return "noisy"
+
     def key(self, request: RequestView) -> float:
         """Return the predicted output tokens, negated."""
         predicted = request.predicted_output_tokens

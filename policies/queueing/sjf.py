@@ -32,6 +32,10 @@ class Sjf(QueueingPolicy):
         0.0, "predicted tokens by which a second of waiting makes a request shorter", unit="tokens/s", ge=0
     )
 
+    def preferred_predictor(self) -> str:
+        """Return ``noisy``: a ranking that was learnt is never right."""
+        return "noisy"
+
     def key(self, request: RequestView) -> float:
         """Return the predicted output tokens, aged."""
         predicted = request.predicted_output_tokens

@@ -66,7 +66,7 @@ FLAGS: tuple[KeyFlag, ...] = (
     _pool("--queueing", "queueing", str, "Order of the waiting queue."),
     _pool("--kv-eviction", "kv_eviction", str, "Which cached KV blocks go first."),
     KeyFlag("--router", "router", str, "Which replica serves a request."),
-    KeyFlag("--predictor", "predictor", str, "What policies are told of output lengths: none or oracle."),
+    KeyFlag("--predictor", "predictor", str, "What policies are told of output lengths: auto, none or oracle."),
     _pool("--max-num-seqs", "engine.max_num_seqs", int, "Most requests that run at a time on a replica."),
     _pool("--max-num-batched-tokens", "engine.max_num_batched_tokens", int, "Most tokens of one step."),
     _pool("--num-kv-blocks", "engine.num_kv_blocks", int, "KV blocks of a replica, in place of the memory plan's."),

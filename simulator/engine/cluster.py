@@ -211,7 +211,7 @@ class Cluster:
         index = self.router.route(self._arrival, self)
         if not 0 <= index < self.num_replicas:
             raise PolicyError(
-                f"routing policy {self.router.name!r} chose replica {index}; there are {self.num_replicas}, from 0"
+                f"routing policy {self.router.name!r} chose replica {index!r}; it must be 0 to {self.num_replicas - 1}"
             )
         return int(index)
 

@@ -168,7 +168,7 @@ def test_the_paths_of_a_scenario_file_are_relative_to_it(cli: Cli, tmp_path: Pat
         (["--loop", "clsed"], ["--loop", "did you mean 'closed'?"]),
         (["--loop", "sessions"], ["no sessions", "'open' or 'closed'"]),
         (["--format", "xml"], ["unknown format 'xml'", "parquet, csv"]),
-        (["--engine", "trtllm"], ["predict", "max_utilization"]),
+        (["--engine", "trtllm", "--predictor", "none"], ["predict", "max_utilization"]),
         (["--set", "cluster.pools.0.engine.max_model_len=1000000"], ["max_model_len = 1000000", "131072", "auto"]),
         (["--strict", "--num-kv-blocks", "12"], ["request", "rejected", "max_model_len = 192"]),
         (["--set", "objectives.classes.chat.ttft_s=1"], ["no class 'chat'", "no classes"]),

@@ -1,6 +1,6 @@
 """Waiting times of the simulator against M/D/1 and M/M/c, to batch-means intervals of 3 %.
 
-    python -m benchmarks.queueing_theory                  # every load, about 20 minutes on one core
+    python -m benchmarks.queueing_theory                  # every load, about 30 minutes on one core
     python -m benchmarks.queueing_theory --requests 200000
 
 Steps take a constant time of 1/1000 of the mean service (M/D/1) or 1/10000 (M/M/c: an admission waits for the step
@@ -122,18 +122,18 @@ def main() -> None:
     parser.add_argument("--requests", type=int, help="requests a case (default: enough for 3 %%)")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
-    # Requests for a half width of 3 %, from the variance that pilot runs of 100,000 showed.
+    # Requests for a half width of 3 %, from the variance that shorter runs showed.
     enough = {
         (1, 0.3): 80_000,
         (1, 0.5): 100_000,
         (1, 0.7): 200_000,
-        (1, 0.9): 900_000,
-        (1, 0.95): 2_600_000,
-        (4, 0.3): 1_200_000,
-        (4, 0.5): 500_000,
+        (1, 0.9): 2_000_000,
+        (1, 0.95): 4_500_000,
+        (4, 0.3): 1_300_000,
+        (4, 0.5): 600_000,
         (4, 0.7): 700_000,
         (4, 0.9): 2_500_000,
-        (4, 0.95): 6_000_000,
+        (4, 0.95): 9_000_000,
     }
     print("queue   load  theory s  simulated s     error  95 % interval  requests/s")
     for (servers, load), needed in enough.items():

@@ -560,9 +560,16 @@ class BatchingPolicy(Policy):
 
 @dataclass
 class QueueingPolicy(Policy):
-    """Orders the waiting queue of a replica."""
+    """Orders the waiting queue of a replica.
+
+    Class attributes
+    ----------------
+    in_arrival_order
+        True if every key is the same, so that the order is that of arrival; a preempted request then goes to the front.
+    """
 
     kind: ClassVar[str] = "queueing"
+    in_arrival_order: ClassVar[bool] = False
 
     def key(self, request: RequestView) -> float:
         """Return the sort key, fixed when queued: smallest first, ties in the order of arrival."""

@@ -456,8 +456,9 @@ def _notes(data: RunData, window: _Window) -> list[str]:
     notes = [*data.notes, *getattr(data.trace, "notes", ())]
     if not window.covers_all:
         notes.append("inter-token gaps (itl_s) are of the whole run, not of the window's requests only")
-    for replica in data.cluster.replicas:
-        notes += [f"replica {replica.index}: {text} ({count} times)" for text, count in replica.counters.notes.items()]
+    refused = sum(replica.counters.swaps_refused for replica in data.cluster.replicas)
+    if refused:
+        notes.append(f"host memory for swapping was full {refused} times: those requests were recomputed instead")
     if data.interrupted:
         notes.append("the run was interrupted: figures are of what was done until then")
     notes.append("power and energy are not modelled yet")

@@ -29,7 +29,17 @@ _LONGEST_RUN_LIMIT = 8192
 
 
 class Lane:
-    """See the module; to a batching policy it is the `policies.protocols.ReplicaView`."""
+    """See the module; to a batching policy it is the `policies.protocols.ReplicaView`.
+
+    Attributes
+    ----------
+    sequences
+        Running sequences of this lane in the order of admission; a dict as an ordered set.
+    group
+        Those of them that decode.
+    steps, start_ns, ends
+        The run of steps in flight: how many (0: none), since when, and when each ends (None for a single step).
+    """
 
     def __init__(self, replica: Replica, index: int) -> None:
         self.replica = replica
@@ -41,14 +51,13 @@ class Lane:
         self.swapped = replica.swapped
         self.group = DecodeGroup(replica.kv.block_size, replica.window, replica.recorder.itl)
         self.prefilling: list[Sequence] = []
-        self.running_dict: dict[Sequence, None] = {}
+        self.sequences: dict[Sequence, None] = {}
         self.plan = Plan(self)
         self.env = replica.env
         self._policy = replica.policy
         self._cost = replica.cost
         self._priority = step_priority(replica.index, index)
         self._idle: Event | None = None
-        # The run of steps in flight: none while steps is 0.
         self.steps = 0
         self.start_ns = 0
         self.ends: npt.NDArray[np.int64] | None = None
@@ -71,15 +80,15 @@ class Lane:
 
     @property
     def num_schedulable(self) -> int:
-        return len(self.running_dict)
+        return len(self.sequences)
 
     @property
     def running(self) -> Iterator[Sequence]:
-        return iter(self.running_dict)
+        return iter(self.sequences)
 
     @property
     def youngest(self) -> Sequence:
-        return next(reversed(self.running_dict))
+        return next(reversed(self.sequences))
 
     @property
     def num_decoding(self) -> int:
@@ -277,7 +286,7 @@ class Lane:
         self.waiting.remove(sequence)
         sequence.state = State.PREFILLING
         sequence.computed_tokens = cached_tokens
-        self.running_dict[sequence] = None
+        self.sequences[sequence] = None
         self.prefilling.append(sequence)
         replica.num_running += 1
         row = sequence.request_id
@@ -304,7 +313,7 @@ class Lane:
     def remove(self, sequence: Sequence) -> None:
         """Take a running sequence, out of its group, off this lane and free its KV."""
         self.kv.release(sequence)
-        del self.running_dict[sequence]
+        del self.sequences[sequence]
         self.replica.num_running -= 1
 
     def preempt(self, sequence: Sequence, swap: bool) -> int:
@@ -348,7 +357,7 @@ class Lane:
         kv.take(need)
         sequence.private_blocks = need
         self.swapped.remove(sequence)
-        self.running_dict[sequence] = None
+        self.sequences[sequence] = None
         replica.num_running += 1
         if sequence.computed_tokens < sequence.prefill_target:
             sequence.state = State.PREFILLING

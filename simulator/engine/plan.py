@@ -117,7 +117,7 @@ class Plan:
         for request in requests:
             if not isinstance(request, Sequence) or request.group is not lane.group:
                 raise PolicyError(f"{lane.policy_name}: decode_some of {request!r}, which is not ready to decode here")
-        for member in [s for s in lane.running_dict if s.state is State.DECODING and s not in chosen]:
+        for member in [s for s in lane.sequences if s.state is State.DECODING and s not in chosen]:
             lane.leave_group(member)
             self.parked.append(member)
         return self.decode_all()
@@ -146,7 +146,7 @@ class Plan:
                 return False
             lane.admitted(sequence, done)
             self.num_admitted += 1
-        elif sequence.state is State.PREFILLING and sequence in lane.running_dict and not sequence.planned:
+        elif sequence.state is State.PREFILLING and sequence in lane.sequences and not sequence.planned:
             done = sequence.computed_tokens
             self._check_tokens(sequence, tokens, done)
             need = kv.blocks_for(max(done + tokens, reserve_tokens)) - kv.held_by(sequence)
@@ -186,7 +186,7 @@ class Plan:
     def preempt(self, request: RequestView, *, swap: bool = False) -> None:
         lane = self._lane
         sequence = self._own(request)
-        if sequence not in lane.running_dict:
+        if sequence not in lane.sequences:
             raise PolicyError(f"{lane.policy_name}: preempts {sequence!r}, which isn't running in this batch")
         if sequence.planned or (self.num_decodes and sequence.state is State.DECODING):
             raise PolicyError(f"{lane.policy_name}: preempts {sequence!r} after scheduling it in the same step")

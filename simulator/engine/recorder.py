@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
@@ -110,4 +110,3 @@ class ReplicaCounters:
     swaps_refused: int = 0
     swapped_bytes: int = 0
     peak_kv_blocks: int = 0
-    notes: dict[str, int] = field(default_factory=dict)

@@ -102,7 +102,7 @@ class Replica:
         else:
             self.kv = KVManager(config.num_kv_blocks, config.block_size)
         queueing = config.queueing()
-        self.waiting: WaitingQueue = FCFSQueue() if queueing.name == "fcfs" else KeyedQueue(queueing)
+        self.waiting: WaitingQueue = FCFSQueue() if queueing.in_arrival_order else KeyedQueue(queueing)
         self.swapped: deque[Sequence] = deque()
         self.swap_space = SwapSpace(config.swap_blocks, config.kv_block_bytes, config.host_link)
         self.num_running = 0
@@ -187,12 +187,11 @@ class Replica:
         return end_ns
 
     def lane_started(self, now_ns: int) -> None:
-        """Note that a lane has a batch in flight; let an idle one take what is still waiting."""
+        """Note that a lane has a batch in flight; the idle ones may take what is still waiting."""
         if not self._active_lanes:
             self._busy_since_ns = now_ns
         self._active_lanes += 1
-        if self.num_stages > 1 and len(self.waiting):
-            self._wake_one()
+        self._wake_idle()
 
     def lane_ended(self, now_ns: int, steps: int, plan: Plan) -> None:
         """Count the steps that a lane has done."""
@@ -207,13 +206,15 @@ class Replica:
         used = self.kv.used_blocks
         if used > counters.peak_kv_blocks:
             counters.peak_kv_blocks = used
-        if self.num_stages > 1 and len(self.waiting):
-            self._wake_one()
+        self._wake_idle()
 
-    def _wake_one(self) -> None:
+    def _wake_idle(self) -> None:
+        """Let the idle lanes that have something to do look again: a batch that left or returned changed memory."""
+        if self.num_stages == 1:
+            return
         for lane in self.lanes:
-            if lane.wake():
-                return
+            if lane.sequences or self.waiting:
+                lane.wake()
 
     def stop(self, now_ns: int) -> None:
         """Bring everything up to now: the run is over, and what is left stays unfinished."""
@@ -223,7 +224,7 @@ class Replica:
         if self._active_lanes:
             self.counters.busy_ns += now_ns - self._busy_since_ns
         for lane in self.lanes:
-            for sequence in list(lane.running_dict):
+            for sequence in list(lane.sequences):
                 if sequence.group is not None:
                     lane.leave_group(sequence)
                 self._write_progress(sequence)

@@ -118,9 +118,12 @@ def test_every_eviction_policy(eviction: str, options: dict[str, Any]) -> None:
     assert fingerprint(simulate(**common)) == fingerprint(simulate(**common, fast_forward=False))
 
 
+@pytest.mark.parametrize("policy", registry.names("batching"))
 @settings(max_examples=15, deadline=None)
-@given(options=workloads(), stages=st.sampled_from([2, 3]))
-def test_pipeline_stages_keep_the_invariants(options: dict[str, Any], stages: int) -> None:
+@given(options=workloads(), budget=st.sampled_from([16, 512]), stages=st.sampled_from([2, 3]))
+def test_pipeline_stages_keep_the_invariants(policy: str, options: dict[str, Any], budget: int, stages: int) -> None:
+    batching = registry.resolve("batching", policy)
+    queueing = registry.resolve("queueing", batching.queueing)  # type: ignore[attr-defined]
     cost = LinearCost(3 * MS, token=20_011, kv=307, stages=stages)
-    common = {"cost": cost, "stages": stages, **options}
+    common = {"policy": batching, "queueing": queueing, "cost": cost, "budget": budget, "stages": stages, **options}
     assert fingerprint(simulate(**common)) == fingerprint(simulate(**common))

@@ -16,7 +16,7 @@ from simulator.engine.cluster import Cluster, Workload
 from simulator.engine.links import Link
 from simulator.engine.replica import EngineLimits, ReplicaConfig
 from simulator.errors import InputError, did_you_mean
-from simulator.models import weight_bytes, weight_formats
+from simulator.models import kv_bytes_per_token, weight_bytes, weight_formats
 from simulator.resolve import Resolved, ResolvedPool, policy_maker
 from simulator.rng import PREDICTOR, ROUTER, stream
 from simulator.run_data import Objectives, PoolData
@@ -349,7 +349,7 @@ def _pool_data(resolved: Resolved, configs: Sequence[ReplicaConfig]) -> tuple[Po
                 peak_flops=_peak_flops(each, resolved),
                 memory_bandwidth=each.accelerator.memory_bandwidth,
                 weight_bytes=weight_bytes(resolved.model, pool.dtypes.weights),
-                kv_bytes_per_token=float(each.memory.kv_bytes_per_token),
+                kv_bytes_per_token=kv_bytes_per_token(resolved.model, pool.dtypes.kv or resolved.model.base_dtype),
                 memory=each.memory,
                 price_per_gpu_hour=pool.price_per_gpu_hour,
                 cost_sources=configs[first].cost.sources,

@@ -41,6 +41,8 @@ class PoolData:
         Of one accelerator: FLOP/s at the width of the matrix products, bytes/s (for MFU and MBU).
     weight_bytes
         Of all weights of one replica.
+    kv_bytes_per_token
+        Of all layers of one replica, each key-value head once, sliding layers as if they kept every token.
     price_per_gpu_hour
         In the scenario's currency; None where none was given.
     """
@@ -52,7 +54,7 @@ class PoolData:
     peak_flops: float
     memory_bandwidth: float
     weight_bytes: int
-    kv_bytes_per_token: float
+    kv_bytes_per_token: int
     memory: MemoryPlan | None
     price_per_gpu_hour: float | None
     cost_sources: Sequence[str]

@@ -51,6 +51,17 @@ def assert_same(one: Any, other: Any) -> None:
     pd.testing.assert_frame_equal(one.timeseries, other.timeseries)
 
 
+def test_bytes_of_kv_are_those_of_the_whole_replica() -> None:
+    """Neither the share of one rank or stage, nor of the layers without a window only, which sizes the blocks."""
+    for model, pool, expected in (
+        ("llama-3.1-8b", {"parallel": {"tp": 2, "pp": 2}}, 32 * 2 * 8 * 128 * 2),
+        ("llama-3.1-8b", {"parallel": {"tp": 2}, "dtypes": {"kv": "fp8"}}, 32 * 2 * 8 * 128),
+        ("gpt-oss-20b", {"accelerator": "h100-sxm"}, 24 * 2 * 8 * 64 * 2),
+    ):
+        scenario = Scenario.from_mapping({"model": model, "cluster": {"pools": [pool]}})
+        assert build(resolve(scenario), a_trace()).pools[0].kv_bytes_per_token == expected
+
+
 # -------------------------------------------------------------------------------------------------------- results
 
 

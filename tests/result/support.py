@@ -90,7 +90,7 @@ def pool(replicas: int = 1, **changes: Any) -> PoolData:
         "peak_flops": 1e6,
         "memory_bandwidth": 1e6,
         "weight_bytes": 1000,
-        "kv_bytes_per_token": 64.0,
+        "kv_bytes_per_token": 64,
         "memory": None,
         "price_per_gpu_hour": None,
         "cost_sources": ("test: constant",),

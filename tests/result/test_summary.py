@@ -181,7 +181,7 @@ def test_model_flops_and_bytes_by_hand() -> None:
     # One request, 3 prompt and 2 output tokens: positions 1 ... 4 attend to 1 + 2 + 3 + 4 = 10 tokens.
     # A layer: attention 4 x 8 x 8, feed-forward 3 x 8 x 16, so 640; two layers, 1280. LM head 10 x 8.
     # 2 x 1280 x 4 + 2 x 80 x 2 + 4 x 2 heads x 4 x 2 layers x 10 = 10240 + 320 + 640.
-    one = result([Request(0, 3, 2)], pools=[pool(weight_bytes=1000, kv_bytes_per_token=64.0)])
+    one = result([Request(0, 3, 2)], pools=[pool(weight_bytes=1000, kv_bytes_per_token=64)])
     efficiency = one.summary["efficiency"]
     assert efficiency["model_flops"] == 10240 + 320 + 640
     assert efficiency["mfu"] == pytest.approx(11200 / (1e6 * 0.02))

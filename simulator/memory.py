@@ -179,6 +179,7 @@ class _Limits:
     utilization: float
     max_num_batched_tokens: int
     max_num_seqs: int
+    sampled_seqs: int
     cuda_graph_bytes: int
     cuda_graphs_in_budget: bool
     hybrid_kv: bool
@@ -195,6 +196,7 @@ def plan_memory(
     gpu_memory_utilization: float = DEFAULT_GPU_MEMORY_UTILIZATION,
     max_num_batched_tokens: int = 8192,
     max_num_seqs: int = 256,
+    sampled_seqs: int | None = None,
     num_kv_blocks: int | None = None,
     cuda_graph_bytes: int = CUDA_GRAPH_BYTES,
     cuda_graphs_in_budget: bool = False,
@@ -219,6 +221,8 @@ def plan_memory(
         Share of the memory that the engine may use, in (0, 1].
     max_num_batched_tokens, max_num_seqs
         The engine's limits a step: tokens, and requests.
+    sampled_seqs
+        Requests for which the profiling run samples; None: all ``max_num_seqs``, as vLLM's does.
     num_kv_blocks
         Number of blocks as an engine reports it, taken instead of the computed one; None: compute it.
     cuda_graph_bytes, cuda_graphs_in_budget
@@ -254,6 +258,7 @@ def plan_memory(
         gpu_memory_utilization,
         max_num_batched_tokens,
         max_num_seqs,
+        max_num_seqs if sampled_seqs is None else sampled_seqs,
         cuda_graph_bytes,
         cuda_graphs_in_budget,
         hybrid_kv,
@@ -267,7 +272,7 @@ def plan_memory(
 
 
 def activation_bytes(
-    model: ModelSpec, tp: int, max_num_batched_tokens: int, max_num_seqs: int, last_stage: bool = True
+    model: ModelSpec, tp: int, max_num_batched_tokens: int, sampled_seqs: int, last_stage: bool = True
 ) -> int:
     """Return the peak of PyTorch's allocations in the profiling run on one rank, bytes.
 
@@ -295,7 +300,7 @@ def activation_bytes(
     forward = 2 * tokens * model.hidden_size + widest
     peak = math.ceil(forward * width)
     if last_stage:
-        rows = min(max_num_seqs, tokens)
+        rows = min(sampled_seqs, tokens)
         sampler = rows * model.vocab_size * SAMPLER_BYTES_PER_LOGIT
         peak = max(peak, math.ceil(tokens * model.hidden_size * width) + sampler)
     return peak
@@ -329,7 +334,7 @@ def _stage_plan(
     total = accelerator.process_memory_bytes
     budget = math.ceil(total * limits.utilization)
     last = stage == plan.pp - 1
-    activations = activation_bytes(model, plan.tp, limits.max_num_batched_tokens, limits.max_num_seqs, last)
+    activations = activation_bytes(model, plan.tp, limits.max_num_batched_tokens, limits.sampled_seqs, last)
     nccl = nccl_bytes(plan.gpus)
     graphs = limits.cuda_graph_bytes if limits.cuda_graphs_in_budget else 0
     left = budget - weights - activations - FRAMEWORK_BYTES - nccl - graphs
@@ -423,7 +428,12 @@ def _remedies(
         if other.process_memory_bytes > accelerator.process_memory_bytes and fits(other, plan, limits):
             found.append(f"accelerator={other.name}")
             break
-    fewer = replace(limits, max_num_batched_tokens=2048, max_num_seqs=min(limits.max_num_seqs, 64))
+    fewer = replace(
+        limits,
+        max_num_batched_tokens=min(limits.max_num_batched_tokens, 2048),
+        max_num_seqs=min(limits.max_num_seqs, 64),
+        sampled_seqs=min(limits.sampled_seqs, 64),
+    )
     if not found and fits(accelerator, plan, fewer):
         found.append(f"max_num_batched_tokens={fewer.max_num_batched_tokens} with max_num_seqs={fewer.max_num_seqs}")
     return found

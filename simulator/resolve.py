@@ -249,8 +249,8 @@ def _plan_memory(
         kv_dtype=pool.dtypes.kv,
         gpu_memory_utilization=fraction if profiled else 1.0,
         max_num_batched_tokens=limits["max_num_batched_tokens"],
-        # Only vLLM's profiling run samples for every request that may run.
-        max_num_seqs=limits["max_num_seqs"] if profiled else 1,
+        max_num_seqs=limits["max_num_seqs"],
+        sampled_seqs=None if profiled else 1,  # only vLLM's profiling run samples for every request that may run
         num_kv_blocks=limits["num_kv_blocks"],
     )
     try:

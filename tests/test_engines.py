@@ -57,6 +57,20 @@ def test_sglangs_share_of_memory_follows_its_formula() -> None:
     assert limits["max_num_batched_tokens"] == 8192
 
 
+@pytest.mark.parametrize("label", ["sglang", "trtllm", "vllm"])
+def test_windows_are_set_aside_for_every_request_that_may_run(label: str) -> None:
+    """Also where the engine doesn't profile. gpt-oss-20b: 12 layers of window 128, keys and values of 8 heads of 64."""
+    pool = resolve(
+        Scenario.from_mapping(
+            {"model": "gpt-oss-20b", "cluster": {"pools": [{"engine": label, "accelerator": "h100-sxm"}]}}
+        )
+    ).pools[0]
+    size = pool.memory.block_size
+    window = (-(-128 // size) + 1) * size
+    assert pool.pool.engine.max_num_seqs
+    assert pool.memory.kv_window_bytes == pool.pool.engine.max_num_seqs * window * 12 * 2 * 8 * 64 * 2
+
+
 def test_versions() -> None:
     assert load_engine("vllm").version == "0.19"
     assert load_engine("vllm@0.19.0").version == "0.19"

@@ -115,6 +115,13 @@ def test_windows_are_not_set_aside_where_that_would_hold_fewer_tokens():
     assert plan_memory(model, H100, max_num_seqs=8).kv_window_bytes > 0
 
 
+def test_requests_sampled_for_decide_the_sampler_only():
+    model = load_model("gpt-oss-20b")
+    few, all_ = (plan_memory(model, H100, max_num_seqs=1024, sampled_seqs=n) for n in (1, None))
+    assert few.activations < all_.activations
+    assert few.kv_window_bytes == all_.kv_window_bytes == 1024 * (128 + 16) * 12 * 2 * 8 * 64 * 2
+
+
 def test_blocks_as_an_engine_reports_them_are_taken():
     plan = plan_memory(LLAMA, H100, num_kv_blocks=1000)
     assert (plan.num_kv_blocks, plan.kv_tokens, plan.given_blocks) == (1000, 16000, True)

@@ -524,6 +524,8 @@ class BatchingPolicy(Policy):
     admits_in_order
         True if a request never starts before one that stands before it in the waiting queue. The engine then
         knows that an arrival behind a blocked request changes nothing.
+    supports_pipeline
+        False if the system has no pipeline parallelism; a scenario with several stages is then refused.
     defaults
         Engine limits where the scenario sets none: ``max_num_seqs``, ``max_num_batched_tokens``,
         ``prefix_caching`` (bool), ``preemption`` (``"recompute"`` or ``"swap"``).
@@ -532,6 +534,7 @@ class BatchingPolicy(Policy):
     kind: ClassVar[str] = "batching"
     queueing: ClassVar[str] = "fcfs"
     admits_in_order: ClassVar[bool] = False
+    supports_pipeline: ClassVar[bool] = True
     defaults: ClassVar[Mapping[str, Any]] = {}
 
     def refuses(self, request: RequestView, view: ReplicaView) -> str:

@@ -142,6 +142,13 @@ def _resolve_pool(pool: Pool, index: int, model: ModelSpec) -> ResolvedPool:
         )
     defaults = EngineDefaults({}) if engine is None else engine.defaults(accelerator, plan.tp, plan.pp)
     batching = _batching(pool, engine, defaults)
+    policy = registry.resolve("batching", batching["name"])
+    assert issubclass(policy, BatchingPolicy)
+    if plan.pp > 1 and not policy.supports_pipeline:
+        raise InputError(
+            f"cluster.pools.{index}: the system that policy {batching['name']!r} follows has no pipeline parallelism "
+            f"(pp={plan.pp}); use pp=1 and a larger tp, or another policy"
+        )
     limits = _limits(pool, engine, defaults, batching)
     memory = _plan_memory(pool, engine, model, accelerator, plan, limits)
     limits["max_model_len"] = _max_model_len(limits["max_model_len"], model, memory, batching, index)
@@ -154,8 +161,6 @@ def _resolve_pool(pool: Pool, index: int, model: ModelSpec) -> ResolvedPool:
     if engine is not None:
         data["engine"]["version"] = engine.version
     data["batching"] = _full_policy("batching", batching)
-    policy = registry.resolve("batching", batching["name"])
-    assert issubclass(policy, BatchingPolicy)
     data["queueing"] = _full_policy("queueing", data.get("queueing") or {"name": policy.queueing})
     data["kv_eviction"] = _full_policy("kv_eviction", data["kv_eviction"])
     data["dtypes"].setdefault("kv", model.base_dtype)

@@ -315,3 +315,11 @@ def test_a_predictor_left_to_auto_is_what_the_policy_prefers_and_is_noted(
     assert result.scenario["predictor"]["kind"] == kind
     assert any("predictor" in note for note in result.summary["notes"]) == (kind != "none")
     assert result.summary["requests"]["finished"] == 5
+
+
+def test_pipeline_stages_are_refused_where_the_system_has_none() -> None:
+    pool = {"batching": "fastgen", "parallel": {"pp": 2}}
+    with pytest.raises(
+        InputError, match=r"pools.0: .*'fastgen' follows has no pipeline parallelism \(pp=2\); use pp=1"
+    ):
+        run(Scenario.from_mapping({"workload": {"trace": "bundled:shared-prefix"}, "cluster": {"pools": [pool]}}))

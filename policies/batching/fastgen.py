@@ -30,6 +30,7 @@ class Fastgen(BatchingPolicy):
         " (commit 041a216); deepspeed/inference/v2/ragged/manager_configs.py"
     )
     admits_in_order: ClassVar[bool] = True
+    supports_pipeline: ClassVar[bool] = False
     defaults: ClassVar[Mapping[str, Any]] = {
         "max_num_seqs": 512,
         "max_num_batched_tokens": 768,
@@ -41,7 +42,7 @@ class Fastgen(BatchingPolicy):
         """Fill the step: decodes, the split prompt, then waiting requests; start all over if nothing can go on."""
         self._decode(view, plan)
         self._prompts(view, plan)
-        if plan.tokens == 0 and view.num_running and view.num_running == view.num_schedulable:
+        if plan.tokens == 0 and view.num_running:
             for request in tuple(view.running)[::-1]:
                 plan.preempt(request)
             self._prompts(view, plan)

@@ -109,7 +109,8 @@ class Sglang(BatchingPolicy):
             chunk = tokens if tokens <= chunk_left else chunk_left // kv.block_size * kv.block_size
             if chunk == 0:
                 return
-            if not plan.prefill(request, chunk):
+            # SGLang counts the whole prompt as spoken for when it starts the first chunk; taking it says the same.
+            if not plan.prefill(request, chunk, reserve_tokens=request.remaining_prefill):
                 self._full = True
                 return
             chunk_left -= chunk

@@ -118,7 +118,10 @@ def test_every_eviction_policy(eviction: str, options: dict[str, Any]) -> None:
     assert fingerprint(simulate(**common)) == fingerprint(simulate(**common, fast_forward=False))
 
 
-@pytest.mark.parametrize("policy", registry.names("batching"))
+@pytest.mark.parametrize(
+    "policy",
+    [name for name in registry.names("batching") if registry.resolve("batching", name).supports_pipeline],  # type: ignore[attr-defined]
+)
 @settings(max_examples=15, deadline=None)
 @given(options=workloads(), budget=st.sampled_from([16, 512]), stages=st.sampled_from([2, 3]))
 def test_pipeline_stages_keep_the_invariants(policy: str, options: dict[str, Any], budget: int, stages: int) -> None:

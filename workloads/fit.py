@@ -178,8 +178,12 @@ def _gamma_shape(x: Floats) -> float:
     from scipy.optimize import brentq
     from scipy.special import digamma
 
-    target = max(math.log(x.mean()) - float(np.log(x).mean()), 1e-12)
-    return float(brentq(lambda k: math.log(k) - float(digamma(k)) - target, 1e-4, 1e12))
+    mean = float(x.mean())
+    target = math.log(mean) - float(np.log(x).mean())
+    if target < 1e-6:  # nearly equal values, whose logarithms cancel: log k - digamma(k) is 1 / 2k to 1 part in 10^6
+        apart = x / mean - 1
+        return 0.5 / float((apart - np.log1p(apart)).mean())
+    return float(brentq(lambda k: math.log(k) - float(digamma(k)) - target, 1e-4, 1e6))
 
 
 def _weibull_shape(x: Floats) -> float:
@@ -193,4 +197,4 @@ def _weibull_shape(x: Floats) -> float:
         weight = np.exp(k * logs)
         return float((weight * logs).sum() / weight.sum() - 1 / k - mean)
 
-    return float(brentq(slope, 1e-3, 1e5, xtol=1e-10))
+    return float(brentq(slope, 1e-3, 1e12, xtol=1e-10))  # a deviation of 1e-9 of the mean has a shape near 1e9

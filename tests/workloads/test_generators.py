@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from workloads import TraceError, describe, infinite_cache_hit_tokens
-from workloads.fit import fit_trace, read_fit, write_fit
+from workloads.fit import fit_gaps, fit_trace, read_fit, write_fit
 from workloads.generators import generate, generators, lengths
 from workloads.generators.arrivals import RateCurve, gap_cv, weekly_curve, weekly_factors
 from workloads.generators.parameters import BURSTGPT, SHARED_PREFIX
@@ -82,6 +82,8 @@ def test_lengths_are_clipped_and_written_back():
     spec = lengths("lognormal:median=100,sigma=2,min=16,max=64")
     drawn = spec.sample(stream(0, "x"), 1000)
     assert (drawn.min(), drawn.max()) == (16, 64)
+    for text in (spec.text(), "lognormal:median=1234567,sigma=0.123456789,max=12345678", "weibull:scale=1e-07,shape=2"):
+        assert lengths(lengths(text).text()) == lengths(text)
     assert lengths(spec.text()) == spec
 
 
@@ -97,7 +99,10 @@ def test_lengths_are_clipped_and_written_back():
         ("uniform:low=5,high=4", "high 4 is below low 5"),
         ("constant:value=5,min=9,max=8", "must satisfy 1 <= min <= max"),
         ("zipf:exponent=1,most=1e9", "most must be at most 1e7"),
+        ("zipf:exponent=1,most=0.5", "most must be a whole number, got 0.5"),
+        ("uniform:low=0.5,high=4", "low must be a whole number, got 0.5"),
         ({"kind": "empirical", "quantiles": [3, 2]}, "must not fall"),
+        ({"kind": "empirical", "quantiles": [1, 2], "probabilites": [0, 1]}, "did you mean 'probabilities'"),
         ({"kind": "empirical"}, "needs 'quantiles'"),
         ({"kind": "empirical", "quantiles": [1, 2], "probabilities": [0, 0.5]}, "must run from 0 to 1"),
         ([1], "a length distribution is written as"),
@@ -120,6 +125,8 @@ def test_bad_length_distributions(spec, message):
         ("gamma", {"requests": 0}, "must be at least 1"),
         ("gamma", {"prompt": "x:1"}, "parameter 'prompt' of generator 'gamma': "),
         ("diurnal", {"process": "pois"}, "must be one of poisson, gamma, weibull, regular, got 'pois'"),
+        ("weibull", {"burstiness": 0.01}, "'burstiness' of a Weibull process must be at least 0.02, got 0.01"),
+        ("diurnal", {"process": "weibull", "burstiness": 0.001}, "must be at least 0.02, got 0.001"),
         ("diurnal", {"hourly": [1, 2]}, "'hourly' must be 24 rates"),
         ("burstgpt", {"diurnal": 3}, "must be true or false, got 3"),
         ("burstgpt", {"failure_rate": 2}, "must be at most 0.99"),
@@ -317,6 +324,15 @@ def test_a_fit_finds_what_made_the_trace(tmp_path):
     assert again.prompt_tokens.mean() == pytest.approx(trace.prompt_tokens.mean(), rel=0.03)
     assert describe(again)["rate_mean"] == pytest.approx(2.5, rel=0.05)
     assert generate("gamma", fit=str(path), requests=5, prompt=3).prompt_tokens.tolist() == [3] * 5
+
+
+@pytest.mark.parametrize("spread", [1e-3, 1e-5, 1e-8])
+def test_shapes_of_nearly_equal_gaps(spread):
+    """Gamma: 1 / CV². Weibull: standard deviation over mean is pi / (sqrt(6) k) for large k."""
+    gaps = 1 + spread * np.random.default_rng(0).standard_normal(20_000)
+    assert fit_gaps(gaps)["gamma_shape"] == pytest.approx(1 / (gaps.std() / gaps.mean()) ** 2, rel=1e-2)
+    extreme = np.exp(spread * np.log(-np.log(np.random.default_rng(0).random(20_000))))
+    assert fit_gaps(extreme)["weibull_shape"] == pytest.approx(1 / spread, rel=0.02)
 
 
 def test_lengths_of_no_family_keep_their_quantiles():

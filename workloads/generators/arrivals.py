@@ -11,6 +11,8 @@ import numpy as np
 from workloads.trace import Floats, TraceError, did_you_mean
 
 PROCESSES = ("poisson", "gamma", "weibull", "regular")
+LEAST_WEIBULL_SHAPE = 0.02
+"""Smallest Weibull shape, with a CV of 3.2e14: not far below it the moments leave the range of floating point."""
 HOUR_S = 3600.0
 WEEK_H = 168
 
@@ -20,10 +22,16 @@ def gap_cv(process: str, burstiness: float) -> float:
 
     ``burstiness`` is the shape of the Gamma or Weibull distribution, as in vLLM's ``--burstiness``: 1 is Poisson, less
     is burstier. Gamma: CV = 1 / sqrt(shape). Weibull: CV² = Γ(1 + 2/k) / Γ(1 + 1/k)² - 1.
+
+    Raises
+    ------
+    TraceError
+        For a Weibull shape below `LEAST_WEIBULL_SHAPE`.
     """
     if process == "gamma":
         return 1 / math.sqrt(burstiness)
     if process == "weibull":
+        _check_weibull(burstiness)
         return math.sqrt(math.gamma(1 + 2 / burstiness) / math.gamma(1 + 1 / burstiness) ** 2 - 1)
     return 1.0 if process == "poisson" else 0.0
 
@@ -35,10 +43,16 @@ def unit_gaps(rng: np.random.Generator, process: str, burstiness: float, n: int)
     if process == "gamma":
         return rng.gamma(burstiness, 1 / burstiness, n)
     if process == "weibull":
+        _check_weibull(burstiness)
         return rng.weibull(burstiness, n) / math.gamma(1 + 1 / burstiness)
     if process == "regular":
         return np.ones(n)
     raise TraceError(f"unknown arrival process {process!r}{did_you_mean(process, PROCESSES)}")
+
+
+def _check_weibull(shape: float) -> None:
+    if shape < LEAST_WEIBULL_SHAPE:
+        raise TraceError(f"'burstiness' of a Weibull process must be at least {LEAST_WEIBULL_SHAPE:g}, got {shape:g}")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from types import MappingProxyType
@@ -45,10 +45,10 @@ class Lengths:
         return np.clip(np.rint(drawn), self.low, self.high).astype(np.int64)
 
     def text(self) -> str:
-        """Return the distribution as users write it."""
+        """Return the distribution as users write it, exactly; quantiles have no such form and are left out."""
         values = dict(self.values) | ({"min": self.low} if self.low != 1 else {})
         values |= {"max": self.high} if self.high != MAX_TOKENS else {}
-        return f"{self.kind}:{','.join(f'{name}={value:g}' for name, value in values.items())}"
+        return f"{self.kind}:{','.join(f'{name}={_shortest(value)}' for name, value in values.items())}"
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,8 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
 )
 """Families of lengths by name; every one also takes ``min`` and ``max``, to which lengths are clipped."""
 
+_WHOLE = {"uniform": ("low", "high"), "zipf": ("most",)}
+
 
 def lengths(spec: Any) -> Lengths:
     """Make a distribution from a number, a text, a mapping, or a distribution.
@@ -126,6 +128,7 @@ def lengths(spec: Any) -> Lengths:
     if not 1 <= low <= high:
         raise TraceError(f"length distribution {kind!r}: min {low:g} and max {high:g} must satisfy 1 <= min <= max")
     if kind == "empirical":
+        _check_keys(kind, rest, ("quantiles", "probabilities"))
         quantiles = _rising("quantiles", rest.get("quantiles"))
         even = [i / (len(quantiles) - 1) for i in range(len(quantiles))]
         probabilities = _rising("probabilities", rest.get("probabilities", even))
@@ -137,11 +140,7 @@ def lengths(spec: Any) -> Lengths:
     if kind not in KINDS:
         raise TraceError(f"unknown length distribution {kind!r}{did_you_mean(kind, [*KINDS, 'empirical'])}")
     known = KINDS[kind].parameters
-    for name in rest:
-        if name not in known:
-            raise TraceError(
-                f"length distribution {kind!r} has no key {name!r}{did_you_mean(name, (*known, 'min', 'max'))}"
-            )
+    _check_keys(kind, rest, known)
     for name in known:
         if name not in rest:
             raise TraceError(
@@ -151,11 +150,27 @@ def lengths(spec: Any) -> Lengths:
     for name, value in values.items():
         if value <= 0:
             raise TraceError(f"length distribution {kind!r}: {name} must be above 0, got {value:g}")
+    for name in _WHOLE.get(kind, ()):
+        if not values[name].is_integer():
+            raise TraceError(f"length distribution {kind!r}: {name} must be a whole number, got {values[name]:g}")
     if kind == "uniform" and values["high"] < values["low"]:
         raise TraceError(f"length distribution 'uniform': high {values['high']:g} is below low {values['low']:g}")
     if kind == "zipf" and values["most"] > 1e7:
         raise TraceError(f"length distribution 'zipf': most must be at most 1e7, got {values['most']:g}")
     return Lengths(kind, MappingProxyType(values), int(low), int(high))
+
+
+def _check_keys(kind: str, given: Iterable[str], known: Sequence[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise TraceError(
+                f"length distribution {kind!r} has no key {name!r}{did_you_mean(name, (*known, 'min', 'max'))}"
+            )
+
+
+def _shortest(value: float) -> str:
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 def _parsed(text: str) -> dict[str, Any]:

@@ -6,27 +6,30 @@ from typing import Any
 
 from simulator.engines import Engine, load_engine
 from simulator.errors import InputError
+from simulator.scenario_errors import Problem, ScenarioError
 from simulator.scenario_keys import set_key
 
 
-def expand_args(pool: dict[str, Any]) -> list[str]:
+def expand_args(pool: dict[str, Any], index: int) -> None:
     """Move ``engine.args`` to the keys that they set, in place; a flag that can't be is left where it is.
 
     Parameters
     ----------
     pool
         A pool of a scenario, which need not have been checked.
+    index
+        Its place among the pools, for messages.
 
-    Returns
-    -------
-    list of str
-        Keys that are given twice with two values; they keep that of the key.
+    Raises
+    ------
+    ScenarioError
+        If a key is given twice with two values.
     """
     engine = pool.get("engine")
     args = engine.get("args") if isinstance(engine, dict) else None
     preset = _preset(engine)
     if preset is None or not isinstance(args, dict):
-        return []
+        return
     twice = []
     for name in list(args):
         try:
@@ -42,7 +45,9 @@ def expand_args(pool: dict[str, Any]) -> list[str]:
                 twice.append(key)
             elif value is not None:
                 set_key(pool, key, value)
-    return twice
+    if twice:
+        text = "is given twice with two values, by engine.args and by its key; give one of them"
+        raise ScenarioError([Problem(text, f"cluster.pools.{index}.{key}") for key in twice])
 
 
 def _preset(engine: Any) -> Engine | None:

@@ -19,8 +19,7 @@ from simulator.errors import InputError
 from simulator.memory import DEFAULT_GPU_MEMORY_UTILIZATION, MemoryPlan, plan_memory
 from simulator.models import ModelSpec, load_model
 from simulator.parallel import ParallelPlan
-from simulator.scenario import Pool, Scenario, ScenarioError
-from simulator.scenario_errors import Problem
+from simulator.scenario import Pool, Scenario
 from simulator.scenario_keys import is_model_file, is_policy_file, is_profile_file
 
 if TYPE_CHECKING:
@@ -184,10 +183,7 @@ def _with_args(pool: Pool, index: int) -> Pool:
     if not pool.engine.args:
         return pool
     data = pool.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    twice = expand_args(data)
-    if twice:
-        text = "is given twice with two values, by engine.args and by its key; give one of them"
-        raise ScenarioError([Problem(text, f"cluster.pools.{index}.{key}") for key in twice])
+    expand_args(data, index)
     return Scenario.from_mapping({"cluster": {"pools": [data]}}).cluster.pools[0]
 
 

@@ -577,10 +577,8 @@ def _expand_args(data: dict[str, Any]) -> None:
     cluster = data.get("cluster")
     pools = cluster.get("pools") if isinstance(cluster, dict) else None
     for index, pool in enumerate(pools if isinstance(pools, list) else []):
-        twice = expand_args(pool) if isinstance(pool, dict) else []
-        if twice:
-            text = "is given twice with two values, by engine.args and by its key; give one of them"
-            raise ScenarioError([Problem(text, f"cluster.pools.{index}.{key}") for key in twice])
+        if isinstance(pool, dict):
+            expand_args(pool, index)
 
 
 def _validated(

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import simulator
 from simulator.engine.clock import NS_PER_S, to_s
 from simulator.engine.recorder import Outcome
 from simulator.metrics import (
@@ -85,7 +85,7 @@ def summarize(data: RunData, rows: Rows) -> dict[str, Any]:
         "reasons": group_reasons(rows, cluster.recorder.reasons),
         "window": window.describe(inside),
         "simulated_s": to_s(cluster.end_ns),
-        **_figures(inside, merged(histograms)),
+        **describe_latencies(inside, merged(histograms)),
         "one_token_outputs": int((inside.finished & (inside.output == 1)).sum()),
         "classes": _classes(data, by_class, histograms, met, window.duration_ns),
         "objectives": _objectives(data.objectives, by_class, met, window.duration_ns),
@@ -145,10 +145,6 @@ def _finished_between(rows: Rows, start_ns: int, end_ns: int) -> Mask:
 # -------------------------------------------------------------------------------------------------------- figures
 
 
-def _figures(rows: Rows, itl: Any) -> dict[str, Any]:
-    return describe_latencies(rows, itl)
-
-
 def _classes(
     data: RunData, by_class: Sequence[Rows], histograms: Sequence[Any], met: Sequence[Mask], duration_ns: int
 ) -> dict[str, Any]:
@@ -158,7 +154,7 @@ def _classes(
     return {
         name: {
             "requests": {"arrived": len(part), **count_outcomes(part)},
-            **_figures(part, merged([histogram])),
+            **describe_latencies(part, merged([histogram])),
             "one_token_outputs": int((part.finished & (part.output == 1)).sum()),
             "objectives": _objectives([objectives], [part], [good], duration_ns),
         }
@@ -473,7 +469,7 @@ def _simulator(data: RunData) -> dict[str, Any]:
     """Return what the run itself took: all that differs between two runs of one scenario."""
     replicas = data.cluster.replicas
     return {
-        "version": version(),
+        "version": simulator.__version__,
         "load_s": data.load_s,
         "loop_s": data.loop_s,
         "write_s": None,
@@ -483,18 +479,6 @@ def _simulator(data: RunData) -> dict[str, Any]:
         "seed": data.scenario.get("seed"),
         "stepwise": not any(replica.fast_forward for replica in replicas),
     }
-
-
-@cache
-def version() -> str:
-    """Return the installed simulator's version; ``"unknown"`` where it runs from a copy that wasn't installed."""
-    from importlib.metadata import PackageNotFoundError
-    from importlib.metadata import version as installed
-
-    try:
-        return installed("llm-cluster-simulator")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def peak_memory_bytes() -> int | None:

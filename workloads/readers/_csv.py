@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from workloads.readers._base import NO_STAMP, Head, Table, digest, is_gzip, open_text, readable
-from workloads.trace import Categorical, Floats, Ragged, TraceError, did_you_mean
+from workloads.trace import Categorical, Ragged, TraceError, did_you_mean
 
 Kind = Literal["number", "text", "stamp", "list"]
 
@@ -270,8 +270,3 @@ def _stamp(text: str, column: Column, row: int, bad: dict[int, str]) -> int:
 
 def _short(text: str) -> str:
     return repr(text if len(text) <= 40 else text[:37] + "...")
-
-
-def optional_number(table: Table, name: str) -> Floats:
-    """Return a numeric column, NaN throughout where the file has none."""
-    return table.numbers.get(name, np.full(table.n, np.nan))

@@ -527,8 +527,8 @@ class BatchingPolicy(Policy):
     supports_pipeline
         False if the system has no pipeline parallelism; a scenario with several stages is then refused.
     defaults
-        Engine limits where the scenario sets none: ``max_num_seqs``, ``max_num_batched_tokens``,
-        ``prefix_caching`` (bool), ``preemption`` (``"recompute"`` or ``"swap"``).
+        Engine limits where the scenario sets none, by the keys of its ``engine`` part, such as ``max_num_seqs``,
+        ``max_num_batched_tokens`` and ``prefix_caching``; an unknown key is an error when a run is built.
     """
 
     kind: ClassVar[str] = "batching"

@@ -15,7 +15,7 @@ from policies.protocols import BatchingPolicy, Policy
 from simulator.cost.efficiency import DEFAULT_HOST_OVERHEAD_S
 from simulator.engine_args import expand_args
 from simulator.engines import Engine, EngineDefaults, load_engine
-from simulator.errors import InputError
+from simulator.errors import InputError, did_you_mean
 from simulator.memory import DEFAULT_GPU_MEMORY_UTILIZATION, MemoryPlan, plan_memory
 from simulator.models import ModelSpec, load_model
 from simulator.parallel import ParallelPlan
@@ -208,7 +208,7 @@ def _batching(pool: Pool, engine: Engine | None, defaults: EngineDefaults) -> di
 
 
 def _limits(pool: Pool, engine: Engine | None, defaults: EngineDefaults, batching: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the engine limits: the scenario's, else the engine's, else the policy's, else the general ones."""
+    """Return the engine limits: the scenario's, else the engine's or (without one) the policy's, else general ones."""
     policy = registry.resolve("batching", batching["name"])
     assert issubclass(policy, BatchingPolicy)
     swaps = batching["params"].get("preemption_mode") == "swap"
@@ -224,7 +224,11 @@ def _limits(pool: Pool, engine: Engine | None, defaults: EngineDefaults, batchin
         "host_overhead_s": DEFAULT_HOST_OVERHEAD_S if pool.cost.kind == "roofline" else None,
     }
     own = defaults.limits if engine is not None else policy.defaults
-    limits = {**general, **{key: value for key, value in own.items() if key in general}}
+    for key in own:
+        if key not in general:
+            whose = f"batching policy {policy.name!r}" if engine is None else f"engine {engine.label}"
+            raise InputError(f"the defaults of {whose} have an unknown limit {key!r}{did_you_mean(key, general)}")
+    limits = {**general, **own}
     given = {key: getattr(pool.engine, key) for key in general}
     return {**limits, **{key: value for key, value in given.items() if value is not None}}
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from hardware_profiles import load_accelerator
@@ -69,6 +71,16 @@ def test_windows_are_set_aside_for_every_request_that_may_run(label: str) -> Non
     window = (-(-128 // size) + 1) * size
     assert pool.pool.engine.max_num_seqs
     assert pool.memory.kv_window_bytes == pool.pool.engine.max_num_seqs * window * 12 * 2 * 8 * 64 * 2
+
+
+def test_a_limit_that_a_policy_misspells_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(
+        "from dataclasses import dataclass\nfrom policies.batching.sarathi import Sarathi\n"
+        "@dataclass\nclass Own(Sarathi):\n    name = 'own'\n    defaults = {'max_num_seq': 3}\n"
+    )
+    with pytest.raises(InputError, match=r"'own'.* unknown limit 'max_num_seq'; did you mean 'max_num_seqs'"):
+        resolve(Scenario.from_mapping({"cluster": {"pools": [{"batching": f"{file}:Own"}]}}))
 
 
 def test_versions() -> None:

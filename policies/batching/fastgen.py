@@ -35,7 +35,6 @@ class Fastgen(BatchingPolicy):
         "max_num_seqs": 512,
         "max_num_batched_tokens": 768,
         "prefix_caching": False,
-        "preemption": "recompute",
     }
 
     def compose(self, view: ReplicaView, plan: StepPlan) -> None:

@@ -51,7 +51,6 @@ class Orca(BatchingPolicy):
         "max_num_seqs": 256,
         "max_num_batched_tokens": 16384,
         "prefix_caching": False,
-        "preemption": "recompute",
     }
 
     reserve: str = param("max", "for which length KV is reserved at admission", choices=("max", "pow2", "predicted"))

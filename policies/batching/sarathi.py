@@ -37,7 +37,6 @@ class Sarathi(BatchingPolicy):
         "max_num_seqs": 128,
         "max_num_batched_tokens": 512,
         "prefix_caching": False,
-        "preemption": "recompute",
     }
 
     watermark: float = param(0.01, "share of all blocks to stay free at an admission", ge=0, le=1)

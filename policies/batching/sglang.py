@@ -48,7 +48,6 @@ class Sglang(BatchingPolicy):
         "max_num_seqs": 2048,
         "max_num_batched_tokens": 8192,
         "prefix_caching": True,
-        "preemption": "recompute",
     }
 
     max_prefill_tokens: int = param(16384, "most prompt tokens of a step, one prompt excepted", unit="tokens", ge=1)

@@ -36,7 +36,6 @@ class Static(BatchingPolicy):
         "max_num_seqs": 256,
         "max_num_batched_tokens": 16384,
         "prefix_caching": False,
-        "preemption": "recompute",
     }
 
     batch_size: int = param(8, "most requests of a batch", unit="requests", ge=1)

@@ -54,7 +54,6 @@ class Trtllm(BatchingPolicy):
         "max_num_seqs": 2048,
         "max_num_batched_tokens": 8192,
         "prefix_caching": True,
-        "preemption": "recompute",
     }
 
     capacity_policy: str = param(

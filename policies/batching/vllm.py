@@ -39,7 +39,6 @@ class Vllm(BatchingPolicy):
         "max_num_seqs": 256,
         "max_num_batched_tokens": 2048,
         "prefix_caching": False,
-        "preemption": "recompute",
     }
 
     preemption_mode: str = param(

@@ -41,7 +41,6 @@ class VllmV1(BatchingPolicy):
         "max_num_seqs": 256,
         "max_num_batched_tokens": 2048,
         "prefix_caching": True,
-        "preemption": "recompute",
     }
 
     long_prefill_token_threshold: int = param(

@@ -384,6 +384,20 @@ _ARCHITECTURES: Mapping[str, Callable[[ConfigReader], ModelSpec]] = MappingProxy
     }
 )
 
+_DEFAULT_WINDOWS: Mapping[str, int] = MappingProxyType(
+    {
+        "Gemma2ForCausalLM": 4096,
+        "Gemma3ForCausalLM": 4096,
+        "GptOssForCausalLM": 128,
+        "MistralForCausalLM": 4096,
+        "Qwen2ForCausalLM": 4096,
+        "Qwen2MoeForCausalLM": 4096,
+        "Qwen3ForCausalLM": 4096,
+        "Qwen3MoeForCausalLM": 4096,
+    }
+)
+"""Sliding window, tokens, of a configuration that leaves the key out (null says that there is none)."""
+
 SUPPORTED_ARCHITECTURES: tuple[str, ...] = tuple(sorted(_ARCHITECTURES))
 """Architectures that `from_hf_config` understands, in sorted order."""
 
@@ -422,6 +436,8 @@ def from_hf_config(mapping: Mapping[str, object], name: str, where: str) -> Mode
         nearest = did_you_mean(architecture, SUPPORTED_ARCHITECTURES)
         known = "" if nearest.startswith("; known") else f" Known: {', '.join(SUPPORTED_ARCHITECTURES)}"
         raise InputError(f"{where}: key 'architectures' names {architecture!r}, not supported{nearest}{known}")
+    if architecture in _DEFAULT_WINDOWS:
+        mapping = {"sliding_window": _DEFAULT_WINDOWS[architecture], **mapping}
     reader = ConfigReader(mapping, architecture, where)
     spec = _ARCHITECTURES[architecture](reader)
     return replace(spec, name=name, hf_id=reader.text("_name_or_path", ""), source=where)

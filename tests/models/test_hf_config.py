@@ -125,6 +125,13 @@ def test_without_layer_types_gpt_oss_alternates():
     assert from_hf_config(config, "x", WHERE).sliding_layer_ids == load_model("gpt-oss-20b").sliding_layer_ids
 
 
+@pytest.mark.parametrize(("name", "window"), [("mistral-7b-v0.1", 4096), ("gemma-2-9b", 4096), ("gpt-oss-20b", 128)])
+def test_a_window_left_out_is_that_of_the_architecture_and_null_is_none(name, window):
+    config = {key: value for key, value in load_entry(name).config.items() if key != "sliding_window"}
+    assert from_hf_config(config, "x", WHERE).sliding_window == window
+    assert from_hf_config({**config, "sliding_window": None}, "x", WHERE).sliding_window is None
+
+
 def test_qwen_windows_only_where_switched_on():
     config = {**load_entry("qwen2.5-7b").config, "sliding_window": 4096, "max_window_layers": 20}
     assert from_hf_config(config, "x", WHERE).num_sliding_layers == 0

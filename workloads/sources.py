@@ -7,6 +7,7 @@ by itself (:meth:`Source.first`) and, whenever a request ends in whatever way, f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -84,8 +85,10 @@ class ClosedLoop:
     def __init__(self, trace: Trace, clients: int, *, think_time_s: float = 0.0, stagger_s: float = 0.0) -> None:
         if clients < 1:
             raise TraceError(f"a closed loop needs at least 1 client, got {clients}")
-        if not think_time_s >= 0 or not stagger_s >= 0:
-            raise TraceError(f"think and stagger times can't be negative, got {think_time_s} s and {stagger_s} s")
+        if not 0 <= think_time_s < math.inf or not 0 <= stagger_s < math.inf:
+            raise TraceError(
+                f"think and stagger times must be finite and at least 0, got {think_time_s} s and {stagger_s} s"
+            )
         self.trace = trace
         self.clients = clients
         self._wait_ns = max(1, round(think_time_s * 1e9))

@@ -49,8 +49,10 @@ def test_more_clients_than_requests():
 def test_closed_loop_refuses_nonsense():
     with pytest.raises(TraceError, match="at least 1 client, got 0"):
         ClosedLoop(trace([0]), clients=0)
-    with pytest.raises(TraceError, match="can't be negative"):
-        ClosedLoop(trace([0]), clients=1, think_time_s=-1)
+    for name in ("think_time_s", "stagger_s"):
+        for wrong in (-1.0, np.nan, np.inf):
+            with pytest.raises(TraceError, match="must be finite and at least 0"):
+                ClosedLoop(trace([0]), clients=1, **{name: wrong})
 
 
 def test_sessions_send_the_next_turn_after_the_answer_and_the_think_time():

@@ -17,7 +17,7 @@ from policies.protocols import PolicyError, RoutingPolicy
 from simulator.engine.clock import NS_PER_S, Boundary, Environment
 from simulator.engine.recorder import Outcome, Recorder
 from simulator.engine.replica import Replica, ReplicaConfig
-from simulator.engine.sequence import Sequence
+from simulator.engine.sequence import Sequence, State
 
 if TYPE_CHECKING:
     from workloads import Source
@@ -70,9 +70,17 @@ class Arrival:
     prompt_tokens = property(lambda self: self._sequence.prompt_tokens)
     predicted_output_tokens = property(lambda self: self._sequence.predicted_output_tokens)
     session_id = property(lambda self: self._sequence.session_id)
-    block_hashes = property(lambda self: self._sequence.hashes)
     tenant = property(lambda self: self._sequence.tenant)
     priority = property(lambda self: self._sequence.priority)
+
+    @property
+    def block_hashes(self) -> SequenceOf[int]:
+        """Identities of the prompt's whole blocks; the trace may know those of the answer too, which nobody may see."""
+        sequence = self._sequence
+        if not self.block_size_tokens:
+            return ()
+        hashes: list[int] = sequence.hashes
+        return hashes[: sequence.prompt_tokens // self.block_size_tokens]
 
 
 class Cluster:
@@ -199,10 +207,12 @@ class Cluster:
         self._tokens[index] += weight
         replica = self.replicas[index]
         room = replica.limits.max_model_len - prompt
-        if room < sequence._output_tokens and room > 0:
+        truncated = 0 < room < sequence._output_tokens
+        if truncated:
             sequence._output_tokens = room  # the engine ends it at max_model_len
-            self.num_truncated += 1
         replica.enqueue(sequence)
+        if truncated and sequence.state is not State.ENDED:
+            self.num_truncated += 1
 
     def _route(self, sequence: Sequence) -> int:
         if self.num_replicas == 1:

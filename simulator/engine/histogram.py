@@ -11,6 +11,7 @@ import numpy.typing as npt
 _FLUSH_AT = 1 << 16
 _LOW_BITS = 20
 _LONG = 256
+_LONGEST_NS = 10**15
 
 
 def bin_edges() -> npt.NDArray[np.int64]:
@@ -19,7 +20,7 @@ def bin_edges() -> npt.NDArray[np.int64]:
     Edges are made with whole numbers only, so that every processor puts a duration in the same bin.
     """
     edges = [0]
-    while edges[-1] < 10**15:
+    while edges[-1] < _LONGEST_NS:
         edges.append(edges[-1] + max(1, edges[-1] // 200))
     return np.array(edges, dtype=np.int64)
 
@@ -69,7 +70,7 @@ class DurationHistogram:
             # Steps of a long run are nearly equal, and most often all in one bin: no need to look each of them up.
             least, most = int(durations_ns.min()), int(durations_ns.max())
             index = bisect_right(_EDGES, least) - 1
-            if most < _EDGES[index + 1]:
+            if most < _LONGEST_NS and most < _EDGES[index + 1]:
                 self.min_ns = min(self.min_ns, least) if self.total else least
                 self.counts[index] += count * len(durations_ns)
                 self.total += count * len(durations_ns)

@@ -79,12 +79,11 @@ class KeyedQueue:
     The key is the policy's and is asked once, when a request is first queued.
     """
 
-    __slots__ = ("_heap", "_keys", "_policy", "_size")
+    __slots__ = ("_heap", "_policy", "_size")
 
     def __init__(self, policy: QueueingPolicy) -> None:
         self._policy = policy
         self._heap: list[tuple[float, int, int, Sequence]] = []
-        self._keys: dict[int, float] = {}
         self._size = 0
 
     def __len__(self) -> int:
@@ -104,16 +103,16 @@ class KeyedQueue:
                 f"queueing policy {self._policy.name!r} orders by predicted length, but the scenario has no predictor: "
                 "set predictor to 'oracle' or 'noisy'"
             )
-        self._keys[sequence.request_id] = key
-        self._push(key, sequence)
+        sequence.queue_key = key
+        self._push(sequence)
         return self.first is sequence
 
     def push_front(self, sequence: Sequence) -> None:
-        self._push(self._keys[sequence.request_id], sequence)
+        self._push(sequence)
 
-    def _push(self, key: float, sequence: Sequence) -> None:
+    def _push(self, sequence: Sequence) -> None:
         sequence.ticket += 1
-        heappush(self._heap, (key, sequence.arrival_order, sequence.ticket, sequence))
+        heappush(self._heap, (sequence.queue_key, sequence.arrival_order, sequence.ticket, sequence))
         self._size += 1
 
     def remove(self, sequence: Sequence) -> None:

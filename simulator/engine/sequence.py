@@ -69,6 +69,7 @@ class Sequence:
         "priority",
         "private_blocks",
         "prompt_tokens",
+        "queue_key",
         "replica",
         "request_id",
         "session_id",
@@ -120,6 +121,7 @@ class Sequence:
         self.itl_max_ns = 0
         self.preemptions = 0
         self.ticket = 0
+        self.queue_key = 0.0
         self.arrival_order = 0
         self.replica = 0
         self.load_tokens = 0

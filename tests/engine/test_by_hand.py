@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 
 from policies.batching.sarathi import Sarathi
 from policies.batching.vllm import Vllm
 from policies.batching.vllm_v1 import VllmV1
+from policies.protocols import ArrivalView, ClusterView, RoutingPolicy
 from simulator.engine.links import Link
 from simulator.engine.recorder import Outcome
 from tests.engine.support import MS, LinearCost, Request, simulate, times_ms
@@ -232,3 +235,26 @@ def test_a_sliding_window_bounds_what_a_decode_reads(fast: bool) -> None:
     cost = LinearCost(MS, kv=MS)
     cluster = simulate([Request(0, 2, 5)], cost=cost, window=4, fast_forward=fast)
     assert times_ms(cluster, "last_token_ns") == [1 + (1 + 3 + 3) + (1 + 4 + 4) + (1 + 5 + 4) + (1 + 6 + 4)]
+
+
+def test_a_router_sees_the_identities_of_the_prompt_only() -> None:
+    """INV-blind: a trace may identify the blocks of the answer too; how many there are would give its length away."""
+    seen: list[int] = []
+
+    @dataclass
+    class Spy(RoutingPolicy):
+        name = "spy"
+
+        def route(self, request: ArrivalView, cluster: ClusterView) -> int:
+            seen.append(len(request.block_hashes))
+            return 0
+
+    simulate([Request(0, 70, 160, hashes=tuple(range(14)))], router=Spy(), replicas=2, hash_block_tokens=16)
+    assert seen == [4]
+
+
+def test_a_rejected_request_is_not_counted_as_truncated() -> None:
+    # 8 blocks hold 128 tokens: prompt and answer would end at max_model_len = 200, but the prompt is refused.
+    cluster = simulate([Request(0, 150, 100)], blocks=8, max_len=200)
+    assert list(cluster.recorder.columns["outcome"]) == [Outcome.REJECTED]
+    assert cluster.num_truncated == 0

@@ -57,3 +57,10 @@ def test_a_quantile_lies_within_a_bin_of_the_sample_at_its_rank(values: list[int
 def test_an_empty_histogram_has_neither_mean_nor_quantiles() -> None:
     assert DurationHistogram().mean_s() is None
     assert DurationHistogram().quantile_s(0.5) is None
+
+
+def test_durations_beyond_the_last_edge_are_in_the_last_bin() -> None:
+    histogram = DurationHistogram()
+    histogram.add_each(np.full(300, 2 * 10**15, dtype=np.int64), 1)
+    histogram.flush()
+    assert histogram.counts[-1] == histogram.total == 300

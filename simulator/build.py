@@ -321,9 +321,26 @@ def _cost(each: ResolvedPool, resolved: Resolved) -> CostModel:
         from simulator.cost.constant import ConstantCost
 
         return ConstantCost(step_s=pool.cost.step_s, stages=each.plan.pp)
+    assert pool.engine.host_overhead_s is not None
+    if pool.cost.profile is not None:
+        from simulator.calibration.load import load_measurements
+        from simulator.cost.measured import MeasuredCost
+
+        return MeasuredCost(
+            resolved.model,
+            each.accelerator,
+            load_measurements(pool.cost.profile),
+            each.plan,
+            node=each.node,
+            weights_dtype=pool.dtypes.weights,
+            activation_dtype=pool.dtypes.activations,
+            kv_dtype=pool.dtypes.kv,
+            host_overhead_s=pool.engine.host_overhead_s,
+            outside=pool.cost.outside or "extrapolate",
+            where=f"pool {pool.name!r}, {pool.cost.profile}",
+        )
     from simulator.cost.roofline import RooflineCost
 
-    assert pool.engine.host_overhead_s is not None
     return RooflineCost(
         resolved.model,
         each.accelerator,

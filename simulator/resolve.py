@@ -221,7 +221,7 @@ def _limits(pool: Pool, engine: Engine | None, defaults: EngineDefaults, batchin
         "num_kv_blocks": None,
         "prefix_caching": True,
         "swap_space_gib": DEFAULT_SWAP_SPACE_GIB if swaps else 0.0,
-        "host_overhead_s": DEFAULT_HOST_OVERHEAD_S if pool.cost.kind == "roofline" else None,
+        "host_overhead_s": None if pool.cost.kind == "constant" else DEFAULT_HOST_OVERHEAD_S,
     }
     own = defaults.limits if engine is not None else policy.defaults
     for key in own:

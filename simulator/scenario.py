@@ -299,10 +299,16 @@ class Engine(Part):
 class Cost(Part):
     """Where the duration of a step comes from."""
 
-    kind: Literal["roofline", "constant"] = "roofline"
-    """``roofline``: from the model's shapes and the accelerator's data sheet. ``constant``: the same for all."""
+    kind: Literal["roofline", "measured", "constant"] = "roofline"
+    """``roofline``: from the model's shapes and the accelerator's data sheet. ``measured``: from measured kernel
+    times. ``constant``: the same for all."""
     step_s: Annotated[float, Field(ge=1e-9, le=3600, allow_inf_nan=False)] | None = None
     """Duration of every step, seconds (``constant`` only)."""
+    profile: Text | None = None
+    """Measurements (``measured`` only): a Parquet file, or a layer profile, the folder ``<gpu>/<model>/<dtype>``."""
+    outside: Literal["raise", "clip", "extrapolate"] | None = None
+    """Batches outside what was measured (``measured`` only): an error, the nearest measured value, or a straight
+    line through the last two; left out: ``extrapolate``."""
 
     @model_validator(mode="before")
     @classmethod
@@ -317,6 +323,10 @@ class Cost(Part):
     def _check(self) -> Self:
         if (self.kind == "constant") != (self.step_s is not None):
             raise ValueError("'step_s' is needed by the constant cost model, and by no other")
+        if (self.kind == "measured") != (self.profile is not None):
+            raise ValueError("'profile' is needed by the measured cost model, and by no other")
+        if self.outside is not None and self.kind != "measured":
+            raise ValueError("'outside' is for the measured cost model only")
         return self
 
 

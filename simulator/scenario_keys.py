@@ -70,6 +70,8 @@ def anchor_paths(data: dict[str, Any], folder: Path) -> None:
     for pool in pools if isinstance(pools, list) else []:
         anchor(pool, "accelerator", is_profile_file)
         anchor(pool, "node", is_profile_file)
+        if isinstance(pool, dict):
+            anchor(pool.get("cost"), "profile", lambda _: True)
         for key in ("batching", "queueing", "kv_eviction"):
             anchor_policy(pool, key)
 

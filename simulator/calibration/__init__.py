@@ -1,0 +1,1 @@
+"""Calibration: kernel measurements in one schema, where they come from, and how well they are interpolated."""

@@ -1,0 +1,289 @@
+"""The one schema of kernel measurements: a table with a row a measurement, kept as Parquet.
+
+Every source of kernel times (our microbenchmarks, imported tables, layer profiles) is turned into it, and every model
+made of measurements reads it. See ``docs/measurements.md`` for the columns in prose.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from simulator.errors import InputError, did_you_mean
+
+SCHEMA_VERSION = 1
+
+_VERSION_KEY = b"measurements_schema_version"
+
+OPERATORS: dict[str, tuple[str, ...]] = {
+    "embedding": ("tokens",),
+    "norm": ("tokens",),
+    "qk_norm": ("tokens",),
+    "final_norm": ("tokens",),
+    "qkv": ("tokens",),
+    "rotary": ("tokens",),
+    "o_proj": ("tokens",),
+    "gate_up": ("tokens",),
+    "activation": ("tokens",),
+    "down": ("tokens",),
+    "router": ("tokens",),
+    "shared_expert": ("tokens",),
+    "moe": ("tokens", "activated_experts"),
+    "gemm": ("tokens", "n", "k"),
+    "attention": ("new_tokens", "cached_tokens", "decodes", "decode_kv"),
+    "attention_skew": ("new_tokens", "cached_tokens", "decodes", "decode_kv", "decode_kv_cv", "baseline_s"),
+    "lm_head": ("sequences",),
+    "sampler": ("sequences",),
+    "all_reduce": ("message_bytes", "ranks"),
+    "all_gather": ("message_bytes", "ranks"),
+    "reduce_scatter": ("message_bytes", "ranks"),
+    "all_to_all": ("message_bytes", "ranks"),
+    "send_recv": ("message_bytes",),
+    "copy": ("message_bytes",),
+    "launch": (),
+}
+"""Operators, and the columns that a row of each must have; the others may be null."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of the table.
+
+    Attributes
+    ----------
+    kind
+        ``"text"``, ``"count"`` (whole number, at least 0) or ``"number"`` (finite, at least 0).
+    required
+        True where no row may leave it empty.
+    doc
+        What it says, with its unit.
+    """
+
+    kind: str
+    required: bool
+    doc: str
+
+
+COLUMNS: dict[str, Column] = {
+    "operator": Column("text", True, "one of the operators that the schema knows"),
+    "time_s": Column("number", True, "seconds of one call on one rank"),
+    "hardware": Column("text", True, "accelerator it ran on"),
+    "model": Column("text", False, "model whose layer it is; empty for a kernel of its own shape (n, k)"),
+    "tp": Column("count", False, "tensor parallel ranks that the layer's shapes are divided over"),
+    "tokens": Column("count", False, "rows of a dense operator"),
+    "new_tokens": Column("count", False, "tokens of the prefill chunk; 0: none"),
+    "cached_tokens": Column("count", False, "tokens in the cache before the chunk"),
+    "decodes": Column("count", False, "sequences that decode one token"),
+    "decode_kv": Column("number", False, "tokens that each of them attends to, the mean where they differ"),
+    "decode_kv_cv": Column("number", False, "standard deviation of the same over its mean"),
+    "sequences": Column("count", False, "rows of logits"),
+    "activated_experts": Column("count", False, "routed experts that at least one token visits"),
+    "n": Column("count", False, "outputs of a GEMM on one rank"),
+    "k": Column("count", False, "inputs of a GEMM on one rank"),
+    "message_bytes": Column("count", False, "bytes of a collective or copy, as each rank holds them"),
+    "ranks": Column("count", False, "ranks of a collective"),
+    "baseline_s": Column("number", False, "attention_skew: seconds, measured alike, with all decodes at the mean"),
+    "dtype": Column("text", False, "of activations and arithmetic"),
+    "weight_dtype": Column("text", False, "of the weights"),
+    "kv_dtype": Column("text", False, "of the KV cache"),
+    "power_w": Column("number", False, "mean power of the accelerator, watts"),
+    "spread": Column("number", False, "standard deviation of repeated runs over their mean"),
+    "software": Column("text", True, "what was measured: an engine, a library"),
+    "software_version": Column("text", True, "its version"),
+    "date": Column("text", True, "day of the measurement, YYYY-MM-DD"),
+    "source": Column("text", True, "who measured it, or the file it was read from"),
+}
+"""Columns in their order."""
+
+SHAPE_COLUMNS = (
+    "tokens",
+    "new_tokens",
+    "cached_tokens",
+    "decodes",
+    "decode_kv",
+    "decode_kv_cv",
+    "sequences",
+    "activated_experts",
+    "n",
+    "k",
+    "message_bytes",
+    "ranks",
+)
+"""Columns that say which shape was measured."""
+
+_ARROW = {"text": pa.string(), "count": pa.int64(), "number": pa.float64()}
+_PANDAS = {"text": "object", "count": "Int64", "number": "float64"}
+
+
+def frame(columns: Mapping[str, Any], rows: int) -> pd.DataFrame:
+    """Return a table of the schema from those columns that are known; the others are null.
+
+    Parameters
+    ----------
+    columns
+        Arrays, or single values that hold for all rows.
+    rows
+        Number of rows.
+    """
+    table = pd.DataFrame(index=pd.RangeIndex(rows))
+    for name, column in COLUMNS.items():
+        value = columns.get(name)
+        if column.kind == "text":
+            table[name] = pd.Series(value if value is not None else None, index=table.index, dtype="object")
+        elif column.kind == "count":
+            table[name] = pd.array([pd.NA] * rows if value is None else _spread(value, rows), dtype="Int64")
+        else:
+            table[name] = np.full(rows, np.nan) if value is None else np.asarray(_spread(value, rows), dtype=np.float64)
+    return table
+
+
+def _spread(value: Any, rows: int) -> Any:
+    return np.full(rows, value) if np.isscalar(value) else value
+
+
+def validate(table: pd.DataFrame, where: str) -> pd.DataFrame:
+    """Return the table with the schema's columns, in their order and types.
+
+    Parameters
+    ----------
+    where
+        What it was read from, for messages.
+
+    Raises
+    ------
+    InputError
+        With the first problem: an unknown, missing or mistyped column, or the first bad row, counted from 1.
+    """
+    for name in table.columns:
+        if name not in COLUMNS:
+            raise InputError(f"{where}: unknown column {name!r}{did_you_mean(str(name), COLUMNS)}")
+    for name, column in COLUMNS.items():
+        if column.required and name not in table.columns:
+            raise InputError(f"{where}: has no column {name!r} ({column.doc})")
+    if table.empty:
+        raise InputError(f"{where}: has no rows")
+    checked = pd.DataFrame(index=pd.RangeIndex(len(table)))
+    for name, column in COLUMNS.items():
+        values = table[name].to_numpy() if name in table.columns else [None] * len(table)
+        checked[name] = _typed(pd.Series(values, dtype="object"), name, column, where)
+    _check_operators(checked, where)
+    return checked
+
+
+def _typed(values: pd.Series[Any], name: str, column: Column, where: str) -> pd.Series[Any]:
+    missing = values.isna()
+    if column.required and missing.any():
+        raise InputError(f"{where}, row {_first(missing)}: {name} is empty; it is needed: {column.doc}")
+    if column.kind == "text":
+        bad = ~missing & ~values.map(lambda value: isinstance(value, str) and value != "")
+        if bad.any():
+            raise InputError(f"{where}, row {_first(bad)}: {name} must be a text, got {values[bad].iloc[0]!r}")
+        return values.where(~missing, None)
+    numbers = pd.to_numeric(values.where(~missing, np.nan), errors="coerce").astype("float64")
+    bad = ~missing & ~(np.isfinite(numbers) & (numbers >= 0))
+    what = "a number of at least 0"
+    if column.kind == "count":
+        bad |= ~missing & (numbers != np.floor(numbers))
+        what = "a whole number of at least 0"
+    if name == "time_s":
+        bad |= ~missing & ~(numbers > 0)
+        what = "a number above 0 (seconds)"
+    if bad.any():
+        raise InputError(f"{where}, row {_first(bad)}: {name} must be {what}, got {values[bad].iloc[0]!r}")
+    return numbers.astype("Int64") if column.kind == "count" else numbers
+
+
+def _check_operators(table: pd.DataFrame, where: str) -> None:
+    for operator, rows in table.groupby("operator", sort=True):
+        if operator not in OPERATORS:
+            row = int(rows.index[0]) + 1
+            raise InputError(
+                f"{where}, row {row}: unknown operator {operator!r}{did_you_mean(str(operator), OPERATORS)}"
+            )
+        for name in OPERATORS[str(operator)]:
+            missing = rows[name].isna()
+            if missing.any():
+                row = int(rows.index[missing.to_numpy()][0]) + 1
+                raise InputError(f"{where}, row {row}: {operator!s} needs {name} ({COLUMNS[name].doc})")
+
+
+def _first(bad: pd.Series[bool]) -> int:
+    return int(np.flatnonzero(bad.to_numpy())[0]) + 1
+
+
+def write_measurements(table: pd.DataFrame, path: str | Path) -> None:
+    """Write measurements as Parquet, with the version of the schema.
+
+    Raises
+    ------
+    InputError
+        If the table is not one of measurements, or the file can't be written.
+    """
+    checked = validate(table, "measurements")
+    fields = [pa.field(name, _ARROW[column.kind], nullable=not column.required) for name, column in COLUMNS.items()]
+    schema = pa.schema(fields, metadata={_VERSION_KEY: str(SCHEMA_VERSION).encode()})
+    try:
+        pq.write_table(pa.Table.from_pandas(checked, schema=schema, preserve_index=False), path)
+    except OSError as error:
+        raise InputError(f"{path}: can't be written ({error.strerror or error})") from None
+
+
+def read_measurements(path: str | Path) -> pd.DataFrame:
+    """Read measurements from a Parquet file of the schema.
+
+    Raises
+    ------
+    InputError
+        If the file can't be read, is of another version, or holds something else.
+    """
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, pa.ArrowException) as error:
+        said = " ".join(str(error).split())
+        raise InputError(f"{path}: can't be read as a Parquet file of measurements ({said})") from None
+    version = (table.schema.metadata or {}).get(_VERSION_KEY)
+    if version is None:
+        raise InputError(f"{path}: is Parquet, but says no version of the measurement schema")
+    if version != str(SCHEMA_VERSION).encode():
+        raise InputError(
+            f"{path}: has version {version.decode(errors='replace')} of the measurement schema; "
+            f"this simulator reads version {SCHEMA_VERSION}"
+        )
+    return validate(table.to_pandas(), str(path))
+
+
+def one_value(table: pd.DataFrame, column: str, where: str) -> str | None:
+    """Return the single value of a text column over all rows; None where it is empty throughout.
+
+    Raises
+    ------
+    InputError
+        If there are several: rows of several models or machines don't make one cost model.
+    """
+    found = sorted(set(table[column].dropna()))
+    if len(found) > 1:
+        raise InputError(f"{where}: rows have several values of {column} ({', '.join(found)}); choose one")
+    return found[0] if found else None
+
+
+def tp_degrees(table: pd.DataFrame) -> list[int]:
+    """Return the tensor parallel sizes that were measured, ascending."""
+    return sorted({int(value) for value in table["tp"].dropna()})
+
+
+def relative_errors(predicted: Iterable[float], measured: Iterable[float]) -> tuple[float, float]:
+    """Return median and 90th percentile of ``|predicted / measured - 1|``."""
+    errors = np.sort([abs(p / m - 1.0) for p, m in zip(predicted, measured, strict=True)])
+    if not len(errors):
+        return math.nan, math.nan
+    return float(np.quantile(errors, 0.5)), float(np.quantile(errors, 0.9))

@@ -1,0 +1,422 @@
+"""Step times from measured kernels: tables of one model on one accelerator, interpolated.
+
+``step = host overhead + layers x (dense operators by tokens + attention by its joint table + collectives) + embedding
+and final norm by tokens + LM head and sampler by rows``, one after the other. What each operator's table is and how it
+is interpolated: `simulator.cost.tables` and `simulator.cost.measured_attention`. Collectives are not part of such
+measurements: they are estimates, as those of `simulator.cost.roofline`, and ``sources`` says so.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from simulator.calibration.schema import one_value, tp_degrees
+from simulator.cost.efficiency import DEFAULT_EFFICIENCY, DEFAULT_HOST_OVERHEAD_S, SAMPLER_BYTES_PER_LOGIT
+from simulator.cost.links import P2P_LATENCY_S, stage_link, tensor_link
+from simulator.cost.measured_attention import OUTSIDE, MeasuredAttention
+from simulator.cost.operators import Floats, OperatorTimes, idle_experts
+from simulator.cost.shape import BatchShape
+from simulator.cost.tables import curve, experts_curve
+from simulator.errors import InputError, did_you_mean
+from simulator.models.dtypes import DTYPE_BYTES, canonical_dtype
+from simulator.models.loading import load_model
+from simulator.models.spec import ModelSpec
+from simulator.models.weights import weight_formats
+from simulator.parallel import ParallelPlan
+
+if TYPE_CHECKING:
+    from hardware_profiles import Accelerator, NodeType
+
+_NS_PER_S = 1e9
+_FIRST_TABLE = 4096
+
+CALLS_PER_LAYER = {
+    "norm": 2,
+    "qkv": 1,
+    "qk_norm": 2,
+    "rotary": 1,
+    "o_proj": 1,
+    "gate_up": 1,
+    "activation": 1,
+    "down": 1,
+    "router": 1,
+    "shared_expert": 1,
+}
+"""How often a layer calls a dense operator. ``qk_norm`` is the mean of the query's and the key's."""
+
+_FEED_FORWARD = ("gate_up", "activation", "down")
+_MOE_ONLY = ("router", "shared_expert")
+_NEEDED = ("qkv", "o_proj", "attention", "lm_head")
+
+
+class MeasuredCost:
+    """Cost model from measurements of the kernels of one model on one accelerator.
+
+    Parameters
+    ----------
+    model, accelerator
+        What runs where.
+    measurements
+        A table of `simulator.calibration.schema` of this model and accelerator.
+    plan
+        Parallel layout; None: one GPU. Its tensor parallel size must have been measured.
+    weights_dtype, kv_dtype, activation_dtype
+        As in `simulator.cost.roofline.RooflineCost`; they must be those measured.
+    host_overhead_s
+        Seconds a step that the accelerator waits for the host; None: `DEFAULT_HOST_OVERHEAD_S`.
+    node
+        Node type, for the links between GPUs.
+    outside
+        Shapes outside the measured range: ``"raise"``, ``"clip"`` (the nearest measured value holds) or
+        ``"extrapolate"`` (a straight line through the last two; below the least, the least holds). The latter two are
+        counted in ``substitutions``.
+    where
+        What the measurements were read from, for messages and ``sources``.
+
+    Raises
+    ------
+    InputError
+        If the measurements are of something else, or lack an operator of the model.
+    """
+
+    def __init__(
+        self,
+        model: ModelSpec,
+        accelerator: Accelerator,
+        measurements: pd.DataFrame,
+        plan: ParallelPlan | None = None,
+        *,
+        weights_dtype: str | None = None,
+        kv_dtype: str | None = None,
+        activation_dtype: str | None = None,
+        host_overhead_s: float | None = None,
+        node: NodeType | None = None,
+        outside: str = "extrapolate",
+        where: str = "measurements",
+    ) -> None:
+        plan = plan or ParallelPlan()
+        plan.check(model)
+        if outside not in OUTSIDE:
+            raise InputError(f"measured cost: unknown choice outside={outside!r}{did_you_mean(outside, OUTSIDE)}")
+        if host_overhead_s is None:
+            host_overhead_s = DEFAULT_HOST_OVERHEAD_S
+        if not host_overhead_s >= 0:
+            raise InputError(f"measured cost: host_overhead_s must be at least 0, got {host_overhead_s}")
+        if model.num_sliding_layers:
+            raise InputError(
+                f"{where}: attention within a sliding window, as {model.name} has, is not modelled from "
+                "measurements yet; use the cost 'roofline'"
+            )
+        activation = canonical_dtype(activation_dtype or model.base_dtype, f"activations of {model.name}")
+        kv = canonical_dtype(kv_dtype or activation, f"KV cache of {model.name}")
+        formats = weight_formats(model, weights_dtype)
+        _check_subject(measurements, model, accelerator, where)
+        _check_dtypes(measurements, {"dtype": activation, "weight_dtype": formats["qkv"], "kv_dtype": kv}, where)
+        rows = _of_tp(measurements, plan.tp, where)
+        self._host_overhead_s, self._outside, self._where = host_overhead_s, outside, where
+        self._model, self._plan = model, plan
+        self._operators = OperatorTimes(
+            model=model,
+            accelerator=accelerator,
+            tp=plan.tp,
+            formats=formats,
+            activation_dtype=activation,
+            kv_bytes=DTYPE_BYTES[kv],
+            link=tensor_link(accelerator, node, plan.tp) if plan.tp > 1 else None,
+            efficiency=DEFAULT_EFFICIENCY,
+        )
+        self._stage_link = stage_link(accelerator, node, plan.gpus) if plan.pp > 1 else None
+        self._tables = operator_tables(rows)
+        self._check_operators()
+        self._layers = plan.stage_layers(model.num_layers)
+        self._last = len(self._layers) - 1
+        self._counts = [float(len(layers)) for layers in self._layers]
+        self._attention = MeasuredAttention(
+            rows[rows["operator"] == "attention"], rows[rows["operator"] == "attention_skew"], outside
+        )
+        dense = [table for name, table in self._tables.items() if name not in ("lm_head", "sampler", "moe")]
+        self._max_tokens = int(min(points.max() for points, _ in dense))
+        if model.moe_layers:
+            self._max_tokens = min(self._max_tokens, int(self._tables["moe"][0][:, 0].max()))
+        self._max_rows = int(
+            min(self._tables[name][0].max() for name in ("lm_head", "sampler") if name in self._tables)
+        )
+        self._substitutions: Counter[str] = Counter()
+        self._sources = self._describe(rows)
+        self._stage_s = self._token_rows(_FIRST_TABLE)
+        self._head_s = self._head_row_s(_FIRST_TABLE)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Where the costs come from, and what is assumed."""
+        return self._sources
+
+    @property
+    def substitutions(self) -> dict[str, int]:
+        """Steps that lay outside what was measured, by what was substituted; those of a run cut short included."""
+        return dict(sorted((self._substitutions + self._attention.substitutions).items()))
+
+    def step_ns(self, shape: BatchShape) -> int:
+        """Duration of one step: the sum of its stages."""
+        if self._last:
+            return sum(self.stage_ns(shape))
+        tokens = shape.decodes + shape.prefill_tokens + shape.padding_tokens
+        rows = shape.logit_rows
+        if tokens > self._max_tokens or rows > self._max_rows:
+            self._note(tokens, rows, 1)
+        seconds = self._stage_s[tokens][0] + self._counts[0] * self._attention.one(shape) + self._head_s[rows]
+        duration = round(seconds * _NS_PER_S)
+        return duration if duration > 1 else 1
+
+    def stage_ns(self, shape: BatchShape) -> list[int]:
+        """Time that the batch holds each stage: host overhead on the first, LM head on the last, sends included."""
+        tokens = shape.decodes + shape.prefill_tokens + shape.padding_tokens
+        rows = shape.logit_rows
+        if tokens > self._max_tokens or rows > self._max_rows:
+            self._note(tokens, rows, 1)
+        attention = self._attention.one(shape)
+        durations = []
+        for stage, fixed in enumerate(self._stage_s[tokens]):
+            seconds = fixed + self._counts[stage] * attention
+            if stage == self._last:
+                seconds = seconds + self._head_s[rows]
+            durations.append(max(1, round(seconds * _NS_PER_S)))
+        return durations
+
+    def run_ns(self, shape: BatchShape, k: int) -> npt.NDArray[np.int64]:
+        """Durations of ``k`` steps, equal to those of `step_ns` to the last bit."""
+        tokens = shape.decodes + shape.prefill_tokens + shape.padding_tokens
+        rows = shape.logit_rows
+        if tokens > self._max_tokens or rows > self._max_rows:
+            self._note(tokens, rows, k)
+        attention = self._attention.run(shape, np.arange(k, dtype=np.int64))
+        total = np.zeros(k, dtype=np.int64)
+        for stage, fixed in enumerate(self._stage_s[tokens]):
+            seconds = fixed + self._counts[stage] * attention
+            if stage == self._last:
+                seconds = seconds + self._head_s[rows]
+            total += np.maximum(np.rint(seconds * _NS_PER_S).astype(np.int64), 1)
+        return total
+
+    def breakdown(self, shape: BatchShape) -> dict[str, float]:
+        """Return the seconds of one step by operator, summed over layers and stages; they add up to the step."""
+        seconds: dict[str, float] = {}
+        if shape.tokens:
+            for stage in range(len(self._layers)):
+                for name, value in self._stage_parts(stage, shape.tokens + 1).items():
+                    seconds[name] = seconds.get(name, 0.0) + float(value[-1])
+        if shape.logit_rows:
+            for name, value in self._head_parts(np.array([float(shape.logit_rows)])).items():
+                seconds[name] = seconds.get(name, 0.0) + float(value[0])
+        seconds["attention"] = sum(self._counts) * self._attention.one(shape)
+        seconds["host"] = self._host_overhead_s
+        return seconds
+
+    # ------------------------------------------------------------------------------------------------------ tables
+
+    def _check_operators(self) -> None:
+        """Raise unless every operator that the model can't do without was measured."""
+        needed = [name for name in _NEEDED if name != "attention"]
+        if self._model.dense_layers:
+            needed += ["gate_up", "down"]
+        if self._model.moe_layers:
+            needed.append("moe")
+        for name in needed:
+            if name not in self._tables:
+                raise InputError(
+                    f"{self._where}: operator {name!r} of {self._model.name} was not measured for tp={self._plan.tp}; "
+                    f"measured: {', '.join(sorted(self._tables))}"
+                )
+
+    def _curve(self, name: str, at: Floats) -> Floats:
+        """Return the seconds of one call by rows; zero where it was not measured."""
+        if name not in self._tables:
+            return np.zeros_like(at)
+        return curve(*self._tables[name], at, hold=self._outside != "extrapolate")
+
+    def _moe(self, counts: Floats) -> Floats:
+        """Return the seconds of a layer's routed experts by tokens, with the expected number of them visited."""
+        moe = self._model.moe
+        assert moe is not None
+        share = 1.0 - idle_experts(self._model, len(counts) - 1)
+        visited = np.maximum(share * moe.num_experts, moe.experts_per_token)
+        return experts_curve(*self._tables["moe"], counts, visited, hold=self._outside != "extrapolate")
+
+    def _stage_parts(self, stage: int, size: int) -> dict[str, Floats]:
+        """Return the seconds of a stage by operator, for 0 ... ``size`` - 1 tokens, attention and LM head left out."""
+        counts = np.arange(size, dtype=np.float64)
+        layers = self._layers[stage]
+        moe_layers = sum(map(self._model.is_moe_layer, layers))
+        parts: dict[str, Floats] = {}
+        for name, calls in CALLS_PER_LAYER.items():
+            if name in self._tables:
+                times = len(layers)
+                if name in _FEED_FORWARD:
+                    times -= moe_layers
+                elif name in _MOE_ONLY:
+                    times = moe_layers
+                parts[name] = (times * calls) * self._curve(name, counts)
+        if moe_layers:
+            parts["moe"] = moe_layers * self._moe(counts)
+        operators = self._operators
+        parts["collectives"] = 2 * len(layers) * operators.all_reduce(counts)
+        if stage == 0:
+            parts["embedding"] = self._curve("embedding", counts)
+            parts["collectives"] = parts["collectives"] + operators.all_reduce(counts)
+        if stage == self._last:
+            parts["final_norm"] = self._curve("final_norm", counts)
+        elif self._stage_link is not None:
+            parts["send"] = operators.send(counts, self._stage_link, P2P_LATENCY_S)
+        return parts
+
+    def _head_parts(self, rows: Floats) -> dict[str, Floats]:
+        parts = {name: self._curve(name, rows) for name in ("lm_head", "sampler")}
+        estimated = self._operators.head(rows, SAMPLER_BYTES_PER_LOGIT)
+        if "collectives" in estimated:
+            parts["collectives"] = estimated["collectives"]
+        return parts
+
+    def _token_rows(self, size: int) -> list[tuple[float, ...]]:
+        """Make the table of stages for 0 ... ``size`` - 1 tokens, host overhead on the first."""
+        stages = []
+        for stage in range(len(self._layers)):
+            total = np.zeros(size)
+            for value in self._stage_parts(stage, size).values():
+                total = total + value
+            total[0] = 0.0
+            stages.append(total + self._host_overhead_s if stage == 0 else total)
+        return list(zip(*(stage.tolist() for stage in stages), strict=True))
+
+    def _head_row_s(self, size: int) -> list[float]:
+        total = np.zeros(size)
+        for value in self._head_parts(np.arange(size, dtype=np.float64)).values():
+            total = total + value
+        total[0] = 0.0
+        found: list[float] = total.tolist()
+        return found
+
+    def _note(self, tokens: int, rows: int, steps: int) -> None:
+        """Count steps with more tokens or rows than measured, and make the tables long enough."""
+        for name, value, limit in (("tokens of a step", tokens, self._max_tokens), ("rows", rows, self._max_rows)):
+            if value <= limit:
+                continue
+            if self._outside == "raise":
+                raise InputError(
+                    f"measured cost: {value} {name}, measured to {limit}; set cost.outside to clip or extrapolate"
+                )
+            kind = "dense operators" if value is tokens else "LM head and sampler"
+            self._substitutions[f"{kind}: {name} above what was measured ({limit})"] += steps
+        if tokens >= len(self._stage_s):
+            self._stage_s = self._token_rows(1 << tokens.bit_length())
+        if rows >= len(self._head_s):
+            self._head_s = self._head_row_s(1 << rows.bit_length())
+
+    def _describe(self, rows: pd.DataFrame) -> tuple[str, ...]:
+        """Lines of ``sources``."""
+        made = sorted(
+            {
+                f"{software} {version}, {date}, {source}"
+                for software, version, date, source in zip(
+                    rows["software"], rows["software_version"], rows["date"], rows["source"], strict=True
+                )
+            }
+        )
+        hardware = one_value(rows, "hardware", self._where)
+        lines = [f"measured: {len(rows)} kernel times on {hardware}, {line} ({self._where})" for line in made[:1]]
+        lines += [f"measured: {line}" for line in made[1:]]
+        lines.append(f"host overhead: {self._host_overhead_s * 1e3:g} ms a step (an assumption)")
+        lines.append(
+            "attention: joint table, linear in each axis; several chunks of a step as one with as many tokens and "
+            "attended pairs"
+        )
+        if self._operators.link is not None:
+            lines.append(f"tensor parallel collectives: not measured, estimate for {self._operators.link.name}")
+        if self._stage_link is not None:
+            lines.append(f"pipeline stages: not measured, estimate for {self._stage_link.name}")
+        if self._model.moe is not None:
+            lines.append("experts: as many visited as uniform, independent routing visits on average (an assumption)")
+        left_out = [
+            name
+            for name in ("norm", "rotary", "activation", "embedding", "final_norm", "sampler")
+            if name not in self._tables and not (name == "activation" and not self._model.dense_layers)
+        ]
+        if left_out:
+            lines.append(f"not measured, so taken as 0: {', '.join(left_out)}")
+        outside = {
+            "raise": "is an error",
+            "clip": "takes the nearest measured value, and is counted",
+            "extrapolate": "is extrapolated in a straight line, and counted",
+        }
+        lines.append(f"a shape outside what was measured {outside[self._outside]}")
+        return tuple(lines)
+
+
+def operator_tables(rows: pd.DataFrame) -> dict[str, tuple[Floats, Floats]]:
+    """Return points and times by operator, but for attention; of points measured twice, the median."""
+    tables = {}
+    for name, part in rows.groupby("operator", sort=True):
+        if str(name) in CALLS_PER_LAYER or name in ("embedding", "final_norm"):
+            columns = ["tokens"]
+        elif name in ("lm_head", "sampler"):
+            columns = ["sequences"]
+        elif name == "moe":
+            columns = ["tokens", "activated_experts"]
+        else:
+            continue
+        median = part.groupby(columns, sort=True)["time_s"].median()
+        points = median.index.to_frame().to_numpy(dtype=np.float64)
+        tables[str(name)] = (points if name == "moe" else points[:, 0], median.to_numpy(dtype=np.float64))
+    return tables
+
+
+def _of_tp(table: pd.DataFrame, tp: int, where: str) -> pd.DataFrame:
+    sizes = tp_degrees(table)
+    if tp not in sizes:
+        raise InputError(
+            f"{where}: was not measured for tp={tp}; measured: {', '.join(f'tp={size}' for size in sizes) or 'none'}"
+        )
+    return table[table["tp"] == tp]
+
+
+def _check_subject(table: pd.DataFrame, model: ModelSpec, accelerator: Accelerator, where: str) -> None:
+    """Raise if the measurements are of another model's shapes or of another accelerator."""
+    from hardware_profiles import load_accelerator
+
+    measured = one_value(table, "model", where)
+    if measured is None:
+        raise InputError(f"{where}: names no model; a measured cost needs the layers of one")
+    if not _same_shapes(measured, model):
+        raise InputError(f"{where}: was measured for {measured}, whose shapes are not those of {model.name}")
+    hardware = one_value(table, "hardware", where)
+    assert hardware is not None  # a required column
+    try:
+        known = load_accelerator(hardware).name
+    except ValueError:
+        return  # a machine without a profile of ours
+    if known != accelerator.name:
+        raise InputError(f"{where}: was measured on {known}, and the pool has {accelerator.name}; choose that one")
+
+
+def _same_shapes(measured: str, model: ModelSpec) -> bool:
+    if measured.lower() in (model.hf_id.lower(), model.name.lower()):
+        return True
+    try:
+        other = load_model(measured)
+    except InputError:
+        return False
+    names = ["hidden_size", "num_layers", "vocab_size", "num_heads", "num_kv_heads", "head_dim", "intermediate_size"]
+    names += ["gated_mlp", "moe", "mla"]
+    return all(getattr(other, name) == getattr(model, name) for name in names)
+
+
+def _check_dtypes(table: pd.DataFrame, wanted: dict[str, str], where: str) -> None:
+    meaning = {"dtype": "activations", "weight_dtype": "weights", "kv_dtype": "the KV cache"}
+    for column, dtype in wanted.items():
+        measured = one_value(table, column, where)
+        if measured is not None and canonical_dtype(measured, f"{where}: {column}") != dtype:
+            raise InputError(f"{where}: was measured with {meaning[column]} in {measured}, and the run has {dtype}")

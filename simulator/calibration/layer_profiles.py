@@ -3,7 +3,7 @@
 ``<gpu>/<model>/<dtype>/meta.yaml`` says how; ``.../tp<n>/`` holds ``dense.csv``, ``attention.csv``,
 ``per_sequence.csv`` and, where they were measured, ``moe.csv`` and ``skew.csv``. Times are microseconds of one call of
 a module: ``layernorm`` is one of the layer's two norms, and ``qk_norm`` the mean of the query's and the key's
-(the profiler divides by invocations; ``profiler/core/hooks/timings.py`` of that repository). The times of ``skew.csv``
+(the profiler divided by invocations; ``profiler/core/hooks/timings.py`` of that repository). The times of ``skew.csv``
 are about three times those of ``attention.csv`` at the same shape, the number of ``measurement_iterations``: only
 ratios of them are meant to be used.
 """

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hardware_profiles import load_accelerator
-from simulator import run
+from simulator import Scenario, run
 from simulator.calibration.load import load_measurements
 from simulator.calibration.schema import frame, write_measurements
 from simulator.cost.measured import MeasuredCost
@@ -244,6 +244,14 @@ def test_a_scenario_runs_on_measured_costs_and_names_them(profile, tmp_path, tab
     from_file = run(scenario(tmp_path / "m.parquet"))
     assert from_folder.requests["last_token_s"].tolist() == from_file.requests["last_token_s"].tolist()
     assert "kernel times on RTXPRO6000, vllm 0.19.0" in str(from_folder.summary["costs"])
+
+
+def test_a_relative_profile_is_relative_to_the_scenario_file(tmp_path):
+    write_profile(tmp_path / "profiles" / "p")
+    file = tmp_path / "s.yaml"
+    file.write_text("cluster: {pools: [{cost: {kind: measured, profile: profiles/p, outside: clip}}]}")
+    cost = Scenario.from_yaml(file).cluster.pools[0].cost
+    assert (cost.profile, cost.outside) == (str(tmp_path / "profiles" / "p"), "clip")
 
 
 @pytest.mark.parametrize(

@@ -130,10 +130,10 @@ def main() -> None:
         (1, 0.9): 2_000_000,
         (1, 0.95): 4_500_000,
         (4, 0.3): 1_300_000,
-        (4, 0.5): 600_000,
+        (4, 0.5): 900_000,
         (4, 0.7): 700_000,
         (4, 0.9): 2_500_000,
-        (4, 0.95): 9_000_000,
+        (4, 0.95): 9_500_000,
     }
     print("queue   load  theory s  simulated s     error  95 % interval  requests/s")
     for (servers, load), needed in enough.items():

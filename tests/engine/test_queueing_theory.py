@@ -9,6 +9,7 @@ against Lindley's recursion exactly, request by request, up to 95 %.
 
 from __future__ import annotations
 
+import heapq
 import math
 
 import numpy as np
@@ -33,6 +34,20 @@ def lindley(arrivals: npt.NDArray[np.int64], services: npt.NDArray[np.int64]) ->
 def test_one_server_starts_every_request_when_lindleys_recursion_says(load: float, service: str) -> None:
     queue = simulate_queue(load, servers=1, service=service, requests=4000, seed=5)
     assert queue.starts_ns.tolist() == lindley(queue.arrivals_ns, queue.services_ns)
+
+
+@pytest.mark.parametrize("load", [0.3, 0.7, 0.95])
+def test_several_servers_start_every_request_within_a_step_of_kiefer_and_wolfowitz(load: float) -> None:
+    """A request that finds a server free still waits for the step in flight of the others, and for nothing else."""
+    servers = 4
+    queue = simulate_queue(load, servers=servers, service="exponential", requests=4000, seed=6)
+    free = [0] * servers
+    for arrival, service, start in zip(
+        queue.arrivals_ns.tolist(), queue.services_ns.tolist(), queue.starts_ns.tolist(), strict=True
+    ):
+        earliest = max(arrival, heapq.heappop(free))
+        heapq.heappush(free, earliest + service)
+        assert 0 <= start - earliest < queue.step_s * 1e9
 
 
 @pytest.mark.parametrize("load", [0.3, 0.5, 0.7])

@@ -125,7 +125,7 @@ def run(
             objectives=built.objectives,
             warmup_ns=built.warmup_ns,
             until_ns=built.until_ns,
-            notes=notes,
+            notes=(*notes, *_outside_measurements(built)),
             interrupted=watch.interrupted,
             load_s=loaded - begun,
             loop_s=looped - loaded,
@@ -143,6 +143,13 @@ def simulate(built: Built, watch: Watch) -> None:
     with watch, _policies_blamed(built):
         cluster.run(built.stop_ns)
         cluster.stop()
+
+
+def _outside_measurements(built: Built) -> list[str]:
+    """Return a sentence for each way in which step times were asked for beyond what was measured."""
+    costs = {id(replica.cost): replica.cost for replica in built.cluster.replicas}
+    kinds = {kind for cost in costs.values() for kind in getattr(cost, "substitutions", ())}
+    return [f"step times beyond what was measured: {kind}" for kind in sorted(kinds)]
 
 
 @contextmanager

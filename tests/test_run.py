@@ -323,3 +323,13 @@ def test_pipeline_stages_are_refused_where_the_system_has_none() -> None:
         InputError, match=r"pools.0: .*'fastgen' follows has no pipeline parallelism \(pp=2\); use pp=1"
     ):
         run(Scenario.from_mapping({"workload": {"trace": "bundled:shared-prefix"}, "cluster": {"pools": [pool]}}))
+
+
+def test_a_result_says_what_lay_outside_the_measurements(tmp_path: Path) -> None:
+    from tests.calibration.support import write_profile
+
+    profile = write_profile(tmp_path / "profile")  # dense layers up to 100 tokens, contexts up to 1,000
+    pool = {"accelerator": "rtx-pro-6000", "cost": {"kind": "measured", "profile": str(profile)}}
+    scenario = {"workload": {"trace": "bundled:shared-prefix", "limit": 5}, "cluster": {"pools": [pool]}}
+    notes = run(Scenario.from_mapping(scenario)).summary["notes"]
+    assert any(note.startswith("step times beyond what was measured: ") for note in notes)

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from simulator.errors import InputError, did_you_mean
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _VERSION_KEY = b"measurements_schema_version"
 
@@ -38,6 +38,20 @@ OPERATORS: dict[str, tuple[str, ...]] = {
     "shared_expert": ("tokens",),
     "moe": ("tokens", "activated_experts"),
     "gemm": ("tokens", "n", "k"),
+    "quantize": ("tokens", "k"),
+    "experts": ("tokens", "hidden_size", "intermediate_size", "num_experts", "top_k", "moe_tp", "moe_ep"),
+    "moe_dispatch": ("tokens", "hidden_size", "num_experts", "top_k", "ranks"),
+    "moe_combine": ("tokens", "hidden_size", "num_experts", "top_k", "ranks"),
+    "prefill_attention": ("sequences", "new_tokens", "cached_tokens", "heads", "kv_heads", "head_dim"),
+    "decode_attention": ("decodes", "decode_kv", "heads", "kv_heads", "head_dim"),
+    "mla_prefill": ("sequences", "new_tokens", "cached_tokens", "heads"),
+    "mla_decode": ("decodes", "decode_kv", "heads"),
+    "mla_prefill_module": ("sequences", "new_tokens", "cached_tokens", "heads"),
+    "mla_decode_module": ("decodes", "decode_kv", "heads"),
+    "mla_absorb": ("tokens", "heads"),
+    "mla_expand": ("tokens", "heads"),
+    "kv_gather": ("message_bytes",),
+    "kv_scatter": ("message_bytes",),
     "attention": ("new_tokens", "cached_tokens", "decodes", "decode_kv"),
     "attention_skew": ("new_tokens", "cached_tokens", "decodes", "decode_kv", "decode_kv_cv", "baseline_s"),
     "lm_head": ("sequences",),
@@ -50,7 +64,10 @@ OPERATORS: dict[str, tuple[str, ...]] = {
     "copy": ("message_bytes",),
     "launch": (),
 }
-"""Operators, and the columns that a row of each must have; the others may be null."""
+"""Operators, and the columns that a row of each must have; the others may be null.
+
+Those down to ``moe``, ``attention`` and ``lm_head`` are operators of a model's layer, whose ``model`` and ``tp`` say the
+rest of their shape; ``norm``, ``rotary`` and ``activation`` without a model have their width in ``n``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +101,25 @@ COLUMNS: dict[str, Column] = {
     "decodes": Column("count", False, "sequences that decode one token"),
     "decode_kv": Column("number", False, "tokens that each of them attends to, the mean where they differ"),
     "decode_kv_cv": Column("number", False, "standard deviation of the same over its mean"),
-    "sequences": Column("count", False, "rows of logits"),
+    "sequences": Column("count", False, "rows of logits; chunks of prefill attention that run side by side"),
+    "heads": Column("count", False, "query heads on one rank"),
+    "kv_heads": Column("count", False, "key-value heads on one rank"),
+    "head_dim": Column("count", False, "elements of a head"),
+    "window": Column("count", False, "tokens that a token attends to at most; empty: all before it"),
     "activated_experts": Column("count", False, "routed experts that at least one token visits"),
-    "n": Column("count", False, "outputs of a GEMM on one rank"),
+    "hidden_size": Column("count", False, "elements of a hidden state"),
+    "intermediate_size": Column("count", False, "inner elements of one expert, before it is divided over ranks"),
+    "num_experts": Column("count", False, "routed experts of the layer, over all ranks"),
+    "top_k": Column("count", False, "experts that a token visits"),
+    "moe_tp": Column("count", False, "ranks that each expert is divided over"),
+    "moe_ep": Column("count", False, "ranks that the experts are spread over"),
+    "routing": Column("text", False, "how tokens were routed: balanced, uniform, power_law_1.2 ..."),
+    "n": Column("count", False, "outputs of a GEMM on one rank; width of an elementwise kernel without a model"),
     "k": Column("count", False, "inputs of a GEMM on one rank"),
     "message_bytes": Column("count", False, "bytes of a collective or copy, as each rank holds them"),
     "ranks": Column("count", False, "ranks of a collective"),
+    "nodes": Column("count", False, "nodes that the ranks are spread over; empty: one"),
+    "kernel": Column("text", False, "kernel or variant, as its source calls it"),
     "baseline_s": Column("number", False, "attention_skew: seconds, measured alike, with all decodes at the mean"),
     "dtype": Column("text", False, "of activations and arithmetic"),
     "weight_dtype": Column("text", False, "of the weights"),
@@ -112,10 +142,21 @@ SHAPE_COLUMNS = (
     "decode_kv_cv",
     "sequences",
     "activated_experts",
+    "heads",
+    "kv_heads",
+    "head_dim",
+    "window",
+    "hidden_size",
+    "intermediate_size",
+    "num_experts",
+    "top_k",
+    "moe_tp",
+    "moe_ep",
     "n",
     "k",
     "message_bytes",
     "ranks",
+    "nodes",
 )
 """Columns that say which shape was measured."""
 

@@ -70,5 +70,5 @@ def test_files_that_are_not_measurements(tmp_path):
         read_measurements(tmp_path / "other.parquet")
     later = pa.table({"a": [1]}).replace_schema_metadata({"measurements_schema_version": "9"})
     pq.write_table(later, tmp_path / "later.parquet")
-    with pytest.raises(InputError, match="has version 9 of the measurement schema; this simulator reads version 1"):
+    with pytest.raises(InputError, match="has version 9 of the measurement schema; this simulator reads version 2"):
         read_measurements(tmp_path / "later.parquet")

@@ -307,6 +307,7 @@ def _replica_configs(each: ResolvedPool, resolved: Resolved, hashes: _Blocks | N
         block_size=block_size,
         prefix_unit_blocks=hashes.block_tokens // block_size if hashes is not None and limits.prefix_caching else 0,
         num_stages=each.plan.pp,
+        async_scheduling=bool(limits.async_scheduling),
         window=resolved.model.sliding_window,
         swap_blocks=swap_blocks,
         kv_block_bytes=block_bytes,

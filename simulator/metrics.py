@@ -51,6 +51,7 @@ class Rows:
 
     row: Ints
     arrival: Ints
+    queued: Ints
     scheduled: Ints
     first: Ints
     last: Ints
@@ -91,6 +92,7 @@ def arrived_rows(cluster: Cluster) -> Rows:
     return Rows(
         row=row,
         arrival=pick(columns["arrival_ns"]),
+        queued=pick(columns["queued_ns"]),
         scheduled=pick(columns["scheduled_ns"]),
         first=pick(columns["first_token_ns"]),
         last=pick(columns["last_token_ns"]),

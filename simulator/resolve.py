@@ -149,6 +149,11 @@ def _resolve_pool(pool: Pool, index: int, model: ModelSpec) -> ResolvedPool:
             f"(pp={plan.pp}); use pp=1 and a larger tp, or another policy"
         )
     limits = _limits(pool, engine, defaults, batching)
+    if limits["async_scheduling"] and plan.pp > 1:
+        raise InputError(
+            f"cluster.pools.{index}.engine.async_scheduling: not modelled with pipeline stages (pp={plan.pp}); "
+            "leave it out, or set it to false"
+        )
     memory = _plan_memory(pool, engine, model, accelerator, plan, limits)
     limits["max_model_len"] = _max_model_len(limits["max_model_len"], model, memory, batching, index)
     data = pool.model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -221,6 +226,7 @@ def _limits(pool: Pool, engine: Engine | None, defaults: EngineDefaults, batchin
         "num_kv_blocks": None,
         "prefix_caching": True,
         "swap_space_gib": DEFAULT_SWAP_SPACE_GIB if swaps else 0.0,
+        "async_scheduling": False,
         "host_overhead_s": None if pool.cost.kind == "constant" else DEFAULT_HOST_OVERHEAD_S,
     }
     own = defaults.limits if engine is not None else policy.defaults

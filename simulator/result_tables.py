@@ -42,7 +42,8 @@ REQUEST_COLUMNS: dict[str, str] = {
 """Columns of ``requests`` and their types (``?``: may be null), one row a request that arrived, in trace order.
 
 - ``request_id`` is the row in the trace, from 0; times are seconds since the run began.
-- ``queued_s`` is when a replica took the request into its queue: at its arrival, never for a rejected one.
+- ``queued_s`` is when the engine took the request into its queue: at the end of the step in flight, as engines look at
+  their input between steps (vLLM's ``queued_ts``); at the arrival with pipeline stages; never for a rejected one.
 - ``scheduled_s`` is when a batch first took it, ``cached_tokens`` what it found in the prefix cache then.
 - ``output_tokens`` are those generated, also where the request didn't finish.
 - ``itl_max_s`` is the largest gap between two of its output tokens, null where there is none.
@@ -102,13 +103,12 @@ def requests_table(rows: Rows, class_names: Sequence[str], reasons: Mapping[int,
     """
     import pyarrow as pa
 
-    rejected = rows.outcome == Outcome.REJECTED
     names = list(dict.fromkeys(class_names))
     code_of_name = np.array([names.index(name) for name in class_names], dtype=np.int32)
     columns = {
         "request_id": rows.row,
         "arrival_s": rows.arrival / NS_PER_S,
-        "queued_s": pa.array(rows.arrival / NS_PER_S, mask=rejected),
+        "queued_s": _seconds(rows.queued),
         "scheduled_s": _seconds(rows.scheduled),
         "first_token_s": _seconds(rows.first),
         "last_token_s": _seconds(rows.last),

@@ -263,6 +263,8 @@ class Engine(Part):
     """Share KV blocks between requests that begin alike (needs a trace with block identities)."""
     swap_space_gib: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | None = None
     """Host memory for swapped-out KV on each rank, GiB."""
+    async_scheduling: bool | None = None
+    """Compose each step while the one before it runs; needs one pipeline stage. Left out: as the engine does."""
     host_overhead_s: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] | None = None
     """Time of every step that the host adds (scheduling, launches), seconds; left out: the cost model's."""
 

@@ -66,8 +66,8 @@ OPERATORS: dict[str, tuple[str, ...]] = {
 }
 """Operators, and the columns that a row of each must have; the others may be null.
 
-Those down to ``moe``, ``attention`` and ``lm_head`` are operators of a model's layer, whose ``model`` and ``tp`` say the
-rest of their shape; ``norm``, ``rotary`` and ``activation`` without a model have their width in ``n``."""
+Those down to ``moe``, ``attention`` and ``lm_head`` are operators of a model's layer, whose ``model`` and ``tp`` say
+the rest of their shape; ``norm``, ``rotary`` and ``activation`` without a model have their width in ``n``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,13 @@
 A replica has as many lanes as pipeline stages. A request stays in the lane that admitted it: a batch returns with the
 requests it left with, and the next batch is composed of just those and of waiting ones, which is how engines that keep
 one batch a stage in flight behave (vLLM, Sarathi-Serve).
+
+With asynchronous scheduling (vLLM's ``async_scheduling``, SGLang's and TensorRT-LLM's overlap schedulers) step k + 1 is
+composed at the start of step k, while its results are not known: it sees the requests that had arrived by then, and
+those that end in step k still hold their place and their KV. Here a step is composed when it starts, of what was known
+one step before. A batch that would be empty so is composed again of what is known now, as the engine waits for results
+then. Requests end after a known number of tokens, so none is computed beyond its end (vLLM skips such steps for
+``max_tokens``; for a stop token it computes one step too many, and SGLang always does: not modelled).
 """
 
 from __future__ import annotations
@@ -58,8 +65,12 @@ class Lane:
         self._cost = replica.cost
         self._priority = step_priority(replica.index, index)
         self._idle: Event | None = None
+        self._async = replica.async_scheduling
+        self._ended: list[Sequence] = []
+        self._known_until_ns = 0
         self.steps = 0
         self.start_ns = 0
+        self._end_ns = 0
         self.ends: npt.NDArray[np.int64] | None = None
         self._durations: npt.NDArray[np.int64] | None = None
         self._boundary: Boundary | None = None
@@ -104,13 +115,20 @@ class Lane:
             if replica.first_stage_free_ns > env.now:
                 yield Boundary(env, replica.first_stage_free_ns - env.now, self._priority)
                 continue
+            if replica.arriving:
+                replica.queue_arrived(self._known_until_ns)
             plan.reset()
             compose(self, plan)
             if plan.empty:
                 if plan.num_preempted:
                     continue  # blocks are free now that weren't when the policy looked for some: ask it again
+                if self._ended or replica.arriving:
+                    self._release_ended()
+                    self._known_until_ns = env.now
+                    continue
                 self._idle = env.event()
                 yield self._idle
+                self._known_until_ns = env.now
                 continue
             self._launch()
             assert self._boundary is not None
@@ -131,8 +149,13 @@ class Lane:
         """Start the planned step, or the run of steps for which it stays the same."""
         plan, replica, env = self.plan, self.replica, self.env
         steps = 1
+        changed = bool(self._ended)
+        if changed:
+            self._release_ended()
         if replica.fast_forward and plan.repeatable:
-            steps = self._run_length()
+            somebody_looks = self.waiting or self.swapped or replica.arriving
+            if not (changed and somebody_looks) and not replica.may_admit_arriving():
+                steps = self._run_length()
         now = env.now
         self.start_ns = now
         self.steps = steps
@@ -148,6 +171,7 @@ class Lane:
             else:
                 end = replica.pass_stages(now + plan.stalls_ns, plan.shape)
         replica.lane_started(now)
+        self._end_ns = end
         self._boundary = Boundary(env, end - now, self._priority)
 
     def _run_length(self) -> int:
@@ -194,21 +218,30 @@ class Lane:
                 sequence.private_blocks += need
                 kv.computed(sequence, computed)
 
-    def cut(self) -> None:
-        """End the run in flight at its first step boundary from now on (one at this instant counts)."""
+    def cut(self, later: int = 0) -> None:
+        """End the run in flight at its first step boundary from now on (one at this instant counts), or one later."""
         if self.steps <= 1:
             return
         assert self.ends is not None and self._boundary is not None
         now = self.env.now
-        steps = int(np.searchsorted(self.ends, now)) + 1
+        steps = int(np.searchsorted(self.ends, now)) + 1 + later
         if steps >= self.steps:
             return
         self._run_limit = max(_SHORTEST_RUN_LIMIT, 2 * steps)
         self.steps = steps
         self._boundary = self._boundary.move_to(int(self.ends[steps - 1]) - now, self._priority)
 
+    def step_end_ns(self, now_ns: int) -> int:
+        """Return when the step in flight ends: when the engine looks at its input again. Now, if it is idle."""
+        if not self.steps:
+            return now_ns
+        if self.ends is None:
+            return self._end_ns
+        return int(self.ends[np.searchsorted(self.ends, now_ns)])
+
     def stop(self) -> None:
         """Apply the steps of the run in flight that ended before now; the step in flight is lost."""
+        self._release_ended()
         if self.steps and self.ends is not None:
             done = int(np.searchsorted(self.ends, self.env.now))
             if done:
@@ -228,6 +261,7 @@ class Lane:
             if steps == self._run_limit and steps < _LONGEST_RUN_LIMIT:
                 self._run_limit *= 2
         replica.lane_ended(end_ns, steps, plan)
+        self._known_until_ns = self.start_ns if self.ends is None or steps == 1 else int(self.ends[steps - 2])
         self.steps = 0
         if replica.recorder.batches is not None:
             batch = (
@@ -307,8 +341,19 @@ class Lane:
         if sequence.group is not None:
             self.leave_group(sequence)
         self.kv.computed(sequence, sequence.computed_tokens)
-        self.remove(sequence)
+        if self._async:
+            del self.sequences[sequence]
+            self._ended.append(sequence)
+        else:
+            self.remove(sequence)
         self.replica.end(sequence, end_ns, Outcome.FINISHED)
+
+    def _release_ended(self) -> None:
+        """Give back the place and the KV of requests whose end is known now."""
+        for sequence in self._ended:
+            self.kv.release(sequence)
+            self.replica.num_running -= 1
+        self._ended.clear()
 
     def remove(self, sequence: Sequence) -> None:
         """Take a running sequence, out of its group, off this lane and free its KV."""

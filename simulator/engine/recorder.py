@@ -38,6 +38,7 @@ class Recorder:
 
         self.columns: dict[str, npt.NDArray[np.generic]] = {
             "arrival_ns": column(np.int64, -1),
+            "queued_ns": column(np.int64, -1),
             "scheduled_ns": column(np.int64, -1),
             "first_token_ns": column(np.int64, -1),
             "last_token_ns": column(np.int64, -1),
@@ -50,6 +51,7 @@ class Recorder:
             "outcome": column(np.int8, Outcome.UNFINISHED),
         }
         self.arrival = self.columns["arrival_ns"].data
+        self.queued = self.columns["queued_ns"].data
         self.scheduled = self.columns["scheduled_ns"].data
         self.first_token = self.columns["first_token_ns"].data
         self.last_token = self.columns["last_token_ns"].data

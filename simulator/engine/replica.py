@@ -43,6 +43,8 @@ class ReplicaConfig:
         Engine blocks in one block of the trace's prefix identities; 0 switches prefix caching off.
     num_stages
         Pipeline stages.
+    async_scheduling
+        Each step is composed while the one before it runs, see `simulator.engine.lane`; one stage only.
     window
         Sliding window of the model, tokens; None without one.
     swap_blocks, kv_block_bytes, host_link
@@ -58,6 +60,7 @@ class ReplicaConfig:
     block_size: int = 16
     prefix_unit_blocks: int = 0
     num_stages: int = 1
+    async_scheduling: bool = False
     window: int | None = None
     swap_blocks: int = 0
     kv_block_bytes: int = 0
@@ -94,6 +97,7 @@ class Replica:
         self.window = config.window
         self.num_stages = config.num_stages
         self.fast_forward = fast_forward and config.num_stages == 1
+        self.async_scheduling = config.async_scheduling
         self.kv: KVManager
         if config.prefix_unit_blocks:
             self.kv = PrefixKVManager(
@@ -103,6 +107,7 @@ class Replica:
             self.kv = KVManager(config.num_kv_blocks, config.block_size)
         queueing = config.queueing()
         self.waiting: WaitingQueue = FCFSQueue() if queueing.in_arrival_order else KeyedQueue(queueing)
+        self.arriving: deque[tuple[int, Sequence]] = deque()
         self.swapped: deque[Sequence] = deque()
         self.swap_space = SwapSpace(config.swap_blocks, config.kv_block_bytes, config.host_link)
         self.num_running = 0
@@ -113,6 +118,7 @@ class Replica:
         self._active_lanes = 0
         self._busy_since_ns = 0
         self._admits_in_order = self.policy.admits_in_order
+        self._first_come_first_served = self.policy.admits_in_order and queueing.in_arrival_order
         self.next_sample_ns = recorder.sample_interval_ns
         self.lanes = [Lane(self, i) for i in range(config.num_stages)]
 
@@ -127,6 +133,12 @@ class Replica:
         if reason:
             self.end(sequence, now, Outcome.REJECTED, reason)
             return
+        self.recorder.queued[sequence.request_id] = self.lanes[0].step_end_ns(now) if self.num_stages == 1 else now
+        if self.async_scheduling and self.lanes[0].steps:
+            self.arriving.append((now, sequence))
+            if self.fast_forward and self.may_admit_arriving():
+                self.lanes[0].cut(later=1)
+            return
         first_now = self.waiting.push(sequence)
         for lane in self.lanes:
             if lane.wake():
@@ -136,6 +148,20 @@ class Replica:
         if self._admits_in_order and (not first_now or self.num_running >= self.limits.max_num_seqs):
             return  # it can't start before somebody ends, so the run in flight stays what it is
         self.lanes[0].cut()
+
+    def may_admit_arriving(self) -> bool:
+        """Tell whether a request that is not in the queue yet may start before a running one ends."""
+        if not self.arriving:
+            return False
+        if self._admits_in_order and self.num_running >= self.limits.max_num_seqs:
+            return False
+        return not (self._first_come_first_served and self.waiting)
+
+    def queue_arrived(self, until_ns: int) -> None:
+        """Put the requests that arrived until an instant into the waiting queue."""
+        arriving = self.arriving
+        while arriving and arriving[0][0] <= until_ns:
+            self.waiting.push(arriving.popleft()[1])
 
     def _refusal(self, sequence: Sequence) -> str:
         """Return why this engine can't ever serve the request; empty if it can."""
@@ -228,7 +254,7 @@ class Replica:
                 if sequence.group is not None:
                     lane.leave_group(sequence)
                 self._write_progress(sequence)
-        for sequence in [*self.waiting, *self.swapped]:
+        for sequence in [*self.waiting, *self.swapped, *(sequence for _, sequence in self.arriving)]:
             self._write_progress(sequence)
         swap, counters = self.swap_space, self.counters
         counters.swaps_out, counters.swaps_in = swap.swaps_out, swap.swaps_in
@@ -241,7 +267,7 @@ class Replica:
         interval = self.recorder.sample_interval_ns
         append = self.recorder.timeline.append
         counters = self.counters
-        running, waiting = self.num_running, len(self.waiting)
+        running, waiting = self.num_running, len(self.waiting) + len(self.arriving)
         used = self.kv.used_blocks
         at = self.next_sample_ns
         while at <= now_ns:

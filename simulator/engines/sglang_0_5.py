@@ -38,7 +38,8 @@ def defaults(accelerator: Accelerator, tp: int, pp: int) -> EngineDefaults:
             "gpu_memory_utilization": round((memory - reserved) / memory, 3),
             "prefix_caching": True,
             "swap_space_gib": 0.0,
-        }
+            "async_scheduling": pp == 1,  # its overlap schedule (event_loop_overlap)
+        },
     )
 
 
@@ -68,6 +69,7 @@ ENGINE = Engine(
             "text",
             values={"lru": {"name": "lru"}, "lfu": {"name": "lfu"}},
         ),
+        Flag(("--disable-overlap-schedule",), "engine.async_scheduling", "switch", value=False),
         Flag(("--disable-radix-cache",), "engine.prefix_caching", "switch", value=False),
         Flag(
             ("--kv-cache-dtype",),
@@ -80,7 +82,7 @@ ENGINE = Engine(
         *(Flag((f"--{name}",), "", "switch") for name in ("trust-remote-code", "enable-metrics", "log-requests")),
     ),
     not_modelled=names(
-        "enable-mixed-chunk disable-overlap-schedule enable-priority-scheduling max-queued-requests max-total-tokens"
+        "enable-mixed-chunk enable-priority-scheduling max-queued-requests max-total-tokens"
         " num-continuous-decode-steps enable-hierarchical-cache hicache-ratio hicache-size enable-lmcache"
         " dp-size data-parallel-size enable-dp-attention ep-size expert-parallel-size enable-eplb moe-a2a-backend"
         " moe-runner-backend enable-two-batch-overlap speculative-algorithm speculative-draft-model-path"

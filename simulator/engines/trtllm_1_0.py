@@ -20,6 +20,7 @@ def defaults(accelerator: Accelerator, tp: int, pp: int) -> EngineDefaults:
             "gpu_memory_utilization": 0.9,
             "prefix_caching": True,
             "swap_space_gib": 0.0,
+            "async_scheduling": pp == 1,  # disable_overlap_scheduler is False by default
         },
         {"capacity_policy": "guaranteed_no_evict", "chunked_context": False},
     )

@@ -24,7 +24,9 @@ def defaults(accelerator: Accelerator, tp: int, pp: int) -> EngineDefaults:
             "gpu_memory_utilization": 0.9,
             "prefix_caching": True,
             "swap_space_gib": 0.0,
-        }
+            "async_scheduling": pp == 1,
+        },
+        notes=("asynchronous scheduling with pipeline stages is not modelled: off",) if pp > 1 else (),
     )
 
 
@@ -105,6 +107,7 @@ ENGINE = Engine(
         *CACHE_FLAGS,
         *SCHEDULER_FLAGS,
         *switch("enable-prefix-caching", "engine.prefix_caching"),
+        *switch("async-scheduling", "engine.async_scheduling"),
         Flag(("--long-prefill-token-threshold",), "batching.params.long_prefill_token_threshold"),
         Flag(("--enable-chunked-prefill",), "", "switch"),
         Flag(("--quantization", "-q"), "dtypes.weights", "text", values={"fp8": "fp8", "awq": "int4", "gptq": "int4"}),
@@ -112,7 +115,7 @@ ENGINE = Engine(
     ),
     not_modelled=names(
         "no-enable-chunked-prefill max-num-partial-prefills max-long-partial-prefills num-lookahead-slots"
-        " async-scheduling scheduler-cls disable-chunked-mm-input disable-hybrid-kv-cache-manager data-parallel-size"
+        " scheduler-cls disable-chunked-mm-input disable-hybrid-kv-cache-manager data-parallel-size"
         " data-parallel-rank data-parallel-size-local data-parallel-backend enable-expert-parallel all2all-backend"
         " decode-context-parallel-size prefill-context-parallel-size enable-dbo enable-eplb eplb-config"
         " expert-placement-strategy disable-custom-all-reduce distributed-executor-backend enforce-eager"

@@ -258,3 +258,37 @@ def test_a_rejected_request_is_not_counted_as_truncated() -> None:
     cluster = simulate([Request(0, 150, 100)], blocks=8, max_len=200)
     assert list(cluster.recorder.columns["outcome"]) == [Outcome.REJECTED]
     assert cluster.num_truncated == 0
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_asynchronous_scheduling_sees_an_arrival_one_step_later(fast: bool) -> None:
+    # [0, 10) A prompt -> A1. 13: B arrives in A's second step, whose successor is composed already. [20, 30) A3.
+    # [30, 40) A4, B prompt -> B1. [40, 50) A5, B2. The engine looks at its input at 20.
+    requests = [Request(0, 50, 5), Request(13 * MS, 50, 2)]
+    cluster = simulate(requests, async_scheduling=True, fast_forward=fast)
+    assert times_ms(cluster, "queued_ns") == [0, 20]
+    assert times_ms(cluster, "first_token_ns") == [10, 40]
+    assert times_ms(cluster, "last_token_ns") == [50, 50]
+    assert times_ms(simulate(requests, fast_forward=fast), "first_token_ns") == [10, 30]
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_asynchronous_scheduling_frees_a_place_one_step_later(fast: bool) -> None:
+    # Two places. A ends at 20, when [20, 30) is composed already, with B alone; C takes A's place from 30 on.
+    requests = [Request(0, 50, 2), Request(0, 50, 9), Request(1 * MS, 50, 1)]
+    cluster = simulate(requests, seqs=2, async_scheduling=True, fast_forward=fast)
+    assert times_ms(cluster, "first_token_ns") == [10, 10, 40]
+    assert times_ms(simulate(requests, seqs=2, fast_forward=fast), "first_token_ns") == [10, 10, 30]
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_asynchronous_scheduling_with_nothing_else_to_do_waits_for_the_results(fast: bool) -> None:
+    # B arrives in A's last step: nothing could be composed ahead, so it is in the step that begins when A ends.
+    cluster = simulate([Request(0, 50, 2), Request(13 * MS, 50, 1)], async_scheduling=True, fast_forward=fast)
+    assert times_ms(cluster, "first_token_ns") == [10, 30]
+
+
+def test_a_request_is_queued_when_the_step_in_flight_ends() -> None:
+    # [0, 10) A1, [10, 20) A2 ... B at 13, C at 20 (a boundary counts as before it), D at 57, when nobody runs.
+    requests = [Request(0, 50, 3), Request(13 * MS, 50, 1), Request(20 * MS, 50, 1), Request(57 * MS, 50, 1)]
+    assert times_ms(simulate(requests), "queued_ns") == [0, 20, 20, 57]

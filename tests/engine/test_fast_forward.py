@@ -69,8 +69,8 @@ def workloads(draw: st.DrawFn) -> dict[str, Any]:
 
 @pytest.mark.parametrize("policy", registry.names("batching"))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(options=workloads(), budget=st.sampled_from([16, 100, 512]))
-def test_every_batching_policy(policy: str, options: dict[str, Any], budget: int) -> None:
+@given(options=workloads(), budget=st.sampled_from([16, 100, 512]), overlap=st.booleans())
+def test_every_batching_policy(policy: str, options: dict[str, Any], budget: int, overlap: bool) -> None:
     batching = registry.resolve("batching", policy)
     queueing = registry.resolve("queueing", batching.queueing)  # type: ignore[attr-defined]
     common = {
@@ -78,6 +78,7 @@ def test_every_batching_policy(policy: str, options: dict[str, Any], budget: int
         "queueing": queueing,
         "cost": COST,
         "budget": budget,
+        "async_scheduling": overlap,
         "link": Link("test", 1e9, 1e-5),
         **options,
     }

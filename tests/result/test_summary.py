@@ -342,6 +342,7 @@ def request_rows(draw: st.DrawFn) -> dict[str, Any]:
     last = first + sum(gaps) * MS if served else -1
     return {
         "arrival": arrival,
+        "queued": arrival,
         "scheduled": arrival if served else -1,
         "first": first,
         "last": last,

@@ -60,7 +60,7 @@ def test_requests_of_two_and_a_rejected_one() -> None:
     frame = result([*TWO, Request(20 * MS, 5000, 1), Request(None, 1, 1)]).requests
     assert frame["request_id"].tolist() == [0, 1, 2]
     assert frame["arrival_s"].tolist() == [0, 0.013, 0.020]
-    assert frame["queued_s"].tolist()[:2] == [0, 0.013]
+    assert frame["queued_s"].tolist()[:2] == [0, 0.020]  # when the step in flight ended
     assert frame["scheduled_s"].tolist()[:2] == [0, 0.020]
     assert frame["first_token_s"].tolist()[:2] == [0.010, 0.030]
     assert frame["last_token_s"].tolist()[:2] == [0.040, 0.040]
@@ -128,6 +128,7 @@ def one_row(prompt: int, output: int, cached: int) -> Rows:
     return Rows(
         row=column(0),
         arrival=column(0),
+        queued=column(0),
         scheduled=column(0),
         first=column(1),
         last=column(2),

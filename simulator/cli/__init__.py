@@ -1,4 +1,4 @@
-"""The command line: ``simulate run | policies | models | profiles | trace``.
+"""The command line: ``simulate run | policies | models | profiles | calibrate | trace``.
 
 Everything that a command does is a public call of the package. This module imports nothing heavy, so that help and a
 mistyped option answer at once; commands import what they need.
@@ -16,7 +16,10 @@ from typer.core import TyperGroup
 
 from simulator.cli import lists, run_command
 
-_LAZY = {"trace": ("simulator.cli.trace", "Inspect, generate, convert and fit request traces.")}
+_LAZY = {
+    "calibrate": ("simulator.cli.calibrate", "Import kernel measurements."),
+    "trace": ("simulator.cli.trace", "Inspect, generate, convert and fit request traces."),
+}
 """Commands that are whole applications in a module of their own, imported when they are called."""
 
 

@@ -1,0 +1,17 @@
+"""``simulate calibrate``: kernel times, from where they are measured to the profiles that carry them."""
+
+from __future__ import annotations
+
+import typer
+
+from simulator.cli import calibrate_import
+
+app = typer.Typer(
+    name="calibrate",
+    help="Import kernel measurements.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+)
+
+app.add_typer(calibrate_import.app)

@@ -340,9 +340,9 @@ def _cost(each: ResolvedPool, resolved: Resolved) -> CostModel:
             outside=pool.cost.outside or "extrapolate",
             where=f"pool {pool.name!r}, {pool.cost.profile}",
         )
-    from simulator.cost.roofline import RooflineCost
+    from simulator.cost.roofline import roofline_cost
 
-    return RooflineCost(
+    return roofline_cost(
         resolved.model,
         each.accelerator,
         each.plan,
@@ -379,7 +379,7 @@ def _pool_data(resolved: Resolved, configs: Sequence[ReplicaConfig]) -> tuple[Po
 
 def _peak_flops(each: ResolvedPool, resolved: Resolved) -> float:
     """Return the accelerator's peak in the datatype of the feed-forward's products, the most of all."""
-    from simulator.cost.operators import math_dtype
+    from simulator.cost.kernels import math_dtype
 
     model, dtypes, accelerator = resolved.model, each.pool.dtypes, each.accelerator
     family = "experts" if model.is_moe else "gate_up"

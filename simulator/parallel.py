@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ParallelPlan:
-    """Parallel layout of one replica; data and expert parallelism will be further fields, 1 by default.
+    """Parallel layout of one replica.
 
     Attributes
     ----------
@@ -23,16 +23,27 @@ class ParallelPlan:
         Tensor parallel ranks: each holds a slice of every matrix, and its share of the heads.
     pp
         Pipeline stages: each holds consecutive layers; the first the embedding, the last the LM head.
+    ep
+        Expert parallelism: how many of the tensor parallel ranks the routed experts are spread over; ``tp / ep``
+        of them divide each expert. Every rank has all the tokens, so nothing but the all-reduce is exchanged.
     """
 
     tp: int = 1
     pp: int = 1
+    ep: int = 1
+
+    @property
+    def moe_tp(self) -> int:
+        """Ranks that divide each routed expert."""
+        return self.tp // self.ep
 
     def __post_init__(self) -> None:
-        for name in ("tp", "pp"):
+        for name in ("tp", "pp", "ep"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"parallel plan: {name} must be a whole number of at least 1, got {value!r}")
+        if self.tp % self.ep:
+            raise InputError(f"parallel plan: ep={self.ep} must divide tp={self.tp}, whose ranks hold the experts")
 
     @property
     def gpus(self) -> int:
@@ -54,6 +65,9 @@ class ParallelPlan:
                 f"parallel plan: tp={self.tp} does not split the {model.num_heads} heads{kv} of {model.name} evenly; "
                 f"nearest: tp={_nearest(self.tp, feasible)} (feasible: {', '.join(map(str, feasible))})"
             )
+        if self.ep > 1 and (model.moe is None or model.moe.num_experts % self.ep):
+            what = "has no routed experts" if model.moe is None else f"has {model.moe.num_experts} routed experts"
+            raise InputError(f"parallel plan: ep={self.ep} does not divide the experts: {model.name} {what}")
         if self.pp > model.num_layers:
             raise InputError(
                 f"parallel plan: pp={self.pp} exceeds the {model.num_layers} layers of {model.name}; "

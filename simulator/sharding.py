@@ -105,25 +105,27 @@ def mlp_matrices(model: ModelSpec, tp: int, moe_layer: bool) -> tuple[Matrix, ..
     return *router, Matrix("shared", hidden, wide * width), Matrix("shared", width, hidden)
 
 
-def expert_elements(model: ModelSpec, tp: int) -> int:
+def expert_elements(model: ModelSpec, plan: ParallelPlan) -> int:
     """Return the weights of one routed expert that a rank holds; 0 where the model has none."""
     if model.moe is None:
         return 0
-    return model.mlp_matrices * model.hidden_size * share(model.moe.expert_intermediate_size, tp)
+    return model.mlp_matrices * model.hidden_size * share(model.moe.expert_intermediate_size, plan.moe_tp)
 
 
-def layer_weight_bytes(model: ModelSpec, tp: int, moe_layer: bool, weights_dtype: str | None = None) -> int:
+def layer_weight_bytes(model: ModelSpec, plan: ParallelPlan, moe_layer: bool, weights_dtype: str | None = None) -> int:
     """Return the bytes of one layer's weights on one rank, scales included."""
     formats = weight_formats(model, weights_dtype)
-    matrices = attention_matrices(model, tp) + mlp_matrices(model, tp, moe_layer)
+    matrices = attention_matrices(model, plan.tp) + mlp_matrices(model, plan.tp, moe_layer)
     total = sum(WEIGHT_FORMATS[formats[matrix.family]].bytes_of(matrix.elements) for matrix in matrices)
     extras = model.extras or ExtraParameters()
     other = extras.layer + (extras.moe if moe_layer else extras.dense)
     if moe_layer and model.moe is not None:
         moe = model.moe
-        total += WEIGHT_FORMATS[formats["experts"]].bytes_of(expert_elements(model, tp) * moe.num_experts)
+        total += WEIGHT_FORMATS[formats["experts"]].bytes_of(
+            expert_elements(model, plan) * (moe.num_experts // plan.ep)
+        )
         total += WEIGHT_FORMATS[formats["router"]].bytes_of(moe.router_bias * moe.num_experts)
-        other += share(extras.expert, tp) * moe.num_experts
+        other += share(extras.expert, plan.moe_tp) * (moe.num_experts // plan.ep)
     return total + WEIGHT_FORMATS[formats["other"]].bytes_of(other)
 
 
@@ -134,7 +136,7 @@ def stage_weight_bytes(model: ModelSpec, plan: ParallelPlan, weights_dtype: str 
     (final norm, learned positions) are counted on the first and on the last stage.
     """
     formats = weight_formats(model, weights_dtype)
-    layers = {moe: layer_weight_bytes(model, plan.tp, moe, weights_dtype) for moe in (False, True)}
+    layers = {moe: layer_weight_bytes(model, plan, moe, weights_dtype) for moe in (False, True)}
     table = rank_vocab(model, plan.tp) * model.hidden_size
     embedding, head = (WEIGHT_FORMATS[formats[family]].bytes_of(table) for family in ("embedding", "lm_head"))
     outside = model.extras.model if model.extras else model.extra_parameters

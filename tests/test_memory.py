@@ -75,7 +75,7 @@ def test_key_value_heads_are_replicated_beyond_their_number():
 
 def test_stages_hold_their_layers_and_ends():
     model = load_model("llama-3.1-70b")
-    layer = layer_weight_bytes(model, 2, moe_layer=False)
+    layer = layer_weight_bytes(model, ParallelPlan(2), moe_layer=False)
     table = 128256 // 2 * 8192 * 2
     norm = 8192 * 2
     first, middle, last = stage_weight_bytes(model, ParallelPlan(tp=2, pp=3))

@@ -7,6 +7,7 @@ operations in the same order, so that a run equals its steps to the last bit. Co
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +20,46 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 
+class Attention(Protocol):
+    """Seconds of one layer's attention on one rank, its decodes and its chunks apart."""
+
+    def decode_s(self, attended: int, decodes: int) -> float:
+        """Return the seconds of decodes that attend to so many tokens altogether."""
+        ...
+
+    def decode_run_s(self, attended: Ints, decodes: int) -> Floats:
+        """Return the same for each step of a run."""
+        ...
+
+    def prefill_s(self, chunks: int, new: int, cached: int, pairs: int, context: int) -> float:
+        """Return the seconds of the prefill chunks of a step.
+
+        Parameters
+        ----------
+        chunks
+            How many, at least 1.
+        new, cached
+            Tokens of the chunks, and before them, altogether.
+        pairs
+            Sum over the new tokens of the tokens that each attends to.
+        context
+            Sum over the chunks of the tokens that any of its tokens attends to.
+        """
+        ...
+
+    def prefill_run_s(self, chunks: int, new: int, cached: Ints, pairs: Ints, context: Ints) -> Floats:
+        """Return the same for each step of a run."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
-class AttentionCost:
-    """Seconds of one layer, by what they grow with; the time of a kernel is the larger of arithmetic and memory.
+class RooflineAttention:
+    """Seconds by what they grow with; the time of a kernel is the larger of arithmetic and memory.
 
     Attributes
     ----------
+    latency_s
+        Of the decodes' kernels, and of the chunks'.
     decode_flops_s, decode_bytes_s
         For each token that a decode attends to.
     decode_row_s
@@ -37,6 +72,7 @@ class AttentionCost:
         For each cached token of a chunk, whose latent is expanded to keys and values again (MLA; else 0).
     """
 
+    latency_s: float
     decode_flops_s: float
     decode_bytes_s: float
     decode_row_s: float
@@ -50,40 +86,30 @@ class AttentionCost:
         """Return the seconds of the decodes of one step."""
         arithmetic = attended * self.decode_flops_s
         memory = attended * self.decode_bytes_s + decodes * self.decode_row_s
-        return arithmetic if arithmetic > memory else memory
+        return self.latency_s + (arithmetic if arithmetic > memory else memory)
 
     def decode_run_s(self, attended: Ints, decodes: int) -> Floats:
         """Return the same for each step of a run."""
         arithmetic = attended * self.decode_flops_s
         memory = attended * self.decode_bytes_s + decodes * self.decode_row_s
-        return np.asarray(np.maximum(arithmetic, memory))
+        return np.asarray(self.latency_s + np.maximum(arithmetic, memory))
 
-    def chunk_s(self, new: int, cached: int, pairs: int, context: int) -> float:
-        """Return the seconds of one prefill chunk.
-
-        Parameters
-        ----------
-        new, cached
-            Tokens of the chunk, and before it.
-        pairs
-            Sum over the new tokens of the tokens that each attends to.
-        context
-            Tokens that any of them attends to.
-        """
+    def prefill_s(self, chunks: int, new: int, cached: int, pairs: int, context: int) -> float:
+        """Return the seconds of the prefill chunks of one step."""
         arithmetic = pairs * self.prefill_flops_s
         memory = context * self.prefill_kv_s + new * self.prefill_row_s
         kernel = arithmetic if arithmetic > memory else memory
         arithmetic = cached * self.expand_flops_s
         memory = cached * self.expand_bytes_s
-        return kernel + (arithmetic if arithmetic > memory else memory)
+        return self.latency_s + (kernel + (arithmetic if arithmetic > memory else memory))
 
-    def chunk_run_s(self, new: int, cached: Ints, pairs: Ints, context: Ints) -> Floats:
+    def prefill_run_s(self, chunks: int, new: int, cached: Ints, pairs: Ints, context: Ints) -> Floats:
         """Return the same for each step of a run."""
         arithmetic = pairs * self.prefill_flops_s
         memory = context * self.prefill_kv_s + new * self.prefill_row_s
         kernel = np.maximum(arithmetic, memory)
         expand = np.maximum(cached * self.expand_flops_s, cached * self.expand_bytes_s)
-        return np.asarray(kernel + expand)
+        return np.asarray(self.latency_s + (kernel + expand))
 
 
 def window_pairs(new: int, cached: int, window: int) -> tuple[int, int]:
@@ -107,7 +133,7 @@ def window_pairs_run(new: int, cached: Ints, window: int) -> tuple[Ints, Ints]:
     return pairs, np.minimum(end, new + window - 1)
 
 
-def attention_cost(
+def roofline_attention(
     model: ModelSpec,
     tp: int,
     *,
@@ -116,7 +142,7 @@ def attention_cost(
     activation_bytes: float,
     kv_bytes: float,
     efficiency: Efficiency,
-) -> AttentionCost:
+) -> RooflineAttention:
     """Return the costs of one rank's attention.
 
     Products are computed in the activations' datatype, whatever the cache is stored in. Latent attention (MLA) decodes
@@ -140,7 +166,8 @@ def attention_cost(
         flops = 4 * heads * model.head_dim
         keys_values = 2 * rank_kv_heads(model, tp) * model.head_dim * kv_bytes
         row = 2 * heads * model.head_dim * activation_bytes
-        return AttentionCost(
+        return RooflineAttention(
+            latency_s=efficiency.attention_latency_s,
             decode_flops_s=flops / decode_peak,
             decode_bytes_s=cache / decode_bandwidth,
             decode_row_s=row / decode_bandwidth,
@@ -154,7 +181,8 @@ def attention_cost(
     absorbed_row = heads * (2 * mla.kv_lora_rank + mla.qk_rope_head_dim) * activation_bytes
     expanded = heads * (query_dim + mla.v_head_dim) * activation_bytes
     expand_flops = 2 * mla.kv_lora_rank * heads * (mla.qk_nope_head_dim + mla.v_head_dim)
-    return AttentionCost(
+    return RooflineAttention(
+        latency_s=efficiency.attention_latency_s,
         decode_flops_s=absorbed / decode_peak,
         decode_bytes_s=cache / decode_bandwidth,
         decode_row_s=absorbed_row / decode_bandwidth,

@@ -2,8 +2,8 @@
 
 ``step = host overhead + layers x (dense operators by tokens + attention by its joint table + collectives) + embedding
 and final norm by tokens + LM head and sampler by rows``, one after the other. What each operator's table is and how it
-is interpolated: `simulator.cost.tables` and `simulator.cost.measured_attention`. Collectives are not part of such
-measurements: they are estimates, as those of `simulator.cost.roofline`, and ``sources`` says so.
+is interpolated: `simulator.cost.tables` and `simulator.cost.measured_attention`. Collectives are measured apart from a
+model: where the measurements hold none over as many ranks, they are estimates, and ``sources`` says so.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ import numpy.typing as npt
 import pandas as pd
 
 from simulator.calibration.schema import one_value, tp_degrees
-from simulator.cost.efficiency import DEFAULT_EFFICIENCY, DEFAULT_HOST_OVERHEAD_S, SAMPLER_BYTES_PER_LOGIT
-from simulator.cost.links import P2P_LATENCY_S, stage_link, tensor_link
+from simulator.cost.collectives import MESSAGE_OPERATORS, Collectives
+from simulator.cost.efficiency import DEFAULT_HOST_OVERHEAD_S
+from simulator.cost.kernels import Floats
+from simulator.cost.links import P2P_LATENCY_S, stage_link
 from simulator.cost.measured_attention import OUTSIDE, MeasuredAttention
-from simulator.cost.operators import Floats, OperatorTimes, idle_experts
+from simulator.cost.operators import idle_experts
+from simulator.cost.roofline import kernel_shapes
 from simulator.cost.shape import BatchShape
 from simulator.cost.tables import curve, experts_curve
 from simulator.errors import InputError, did_you_mean
-from simulator.models.dtypes import DTYPE_BYTES, canonical_dtype
+from simulator.models.dtypes import canonical_dtype
 from simulator.models.loading import load_model
 from simulator.models.spec import ModelSpec
-from simulator.models.weights import weight_formats
 from simulator.parallel import ParallelPlan
 
 if TYPE_CHECKING:
@@ -66,7 +68,7 @@ class MeasuredCost:
     plan
         Parallel layout; None: one GPU. Its tensor parallel size must have been measured.
     weights_dtype, kv_dtype, activation_dtype
-        As in `simulator.cost.roofline.RooflineCost`; they must be those measured.
+        As in `simulator.cost.roofline.kernel_shapes`; they must be those measured.
     host_overhead_s
         Seconds a step that the accelerator waits for the host; None: `DEFAULT_HOST_OVERHEAD_S`.
     node
@@ -99,8 +101,6 @@ class MeasuredCost:
         outside: str = "extrapolate",
         where: str = "measurements",
     ) -> None:
-        plan = plan or ParallelPlan()
-        plan.check(model)
         if outside not in OUTSIDE:
             raise InputError(f"measured cost: unknown choice outside={outside!r}{did_you_mean(outside, OUTSIDE)}")
         if host_overhead_s is None:
@@ -112,24 +112,27 @@ class MeasuredCost:
                 f"{where}: attention within a sliding window, as {model.name} has, is not modelled from "
                 "measurements yet; use the cost 'roofline'"
             )
-        activation = canonical_dtype(activation_dtype or model.base_dtype, f"activations of {model.name}")
-        kv = canonical_dtype(kv_dtype or activation, f"KV cache of {model.name}")
-        formats = weight_formats(model, weights_dtype)
+        shapes = kernel_shapes(
+            model,
+            accelerator,
+            plan,
+            weights_dtype=weights_dtype,
+            kv_dtype=kv_dtype,
+            activation_dtype=activation_dtype,
+            node=node,
+        )
+        plan = shapes.plan
+        message = measurements["operator"].isin(MESSAGE_OPERATORS)
+        collectives, measurements = measurements[message], measurements[~message]
         _check_subject(measurements, model, accelerator, where)
-        _check_dtypes(measurements, {"dtype": activation, "weight_dtype": formats["qkv"], "kv_dtype": kv}, where)
+        wanted = {"dtype": shapes.activation_dtype, "weight_dtype": shapes.formats["qkv"], "kv_dtype": shapes.kv_dtype}
+        _check_dtypes(measurements, wanted, where)
         rows = _of_tp(measurements, plan.tp, where)
         self._host_overhead_s, self._outside, self._where = host_overhead_s, outside, where
         self._model, self._plan = model, plan
-        self._operators = OperatorTimes(
-            model=model,
-            accelerator=accelerator,
-            tp=plan.tp,
-            formats=formats,
-            activation_dtype=activation,
-            kv_bytes=DTYPE_BYTES[kv],
-            link=tensor_link(accelerator, node, plan.tp) if plan.tp > 1 else None,
-            efficiency=DEFAULT_EFFICIENCY,
-        )
+        self._hidden_bytes = model.hidden_size * shapes.activation_bytes
+        self._shapes = shapes
+        self._collectives = Collectives(collectives, plan.tp, shapes.link)
         self._stage_link = stage_link(accelerator, node, plan.gpus) if plan.pp > 1 else None
         self._tables = operator_tables(rows)
         self._check_operators()
@@ -263,22 +266,26 @@ class MeasuredCost:
                 parts[name] = (times * calls) * self._curve(name, counts)
         if moe_layers:
             parts["moe"] = moe_layers * self._moe(counts)
-        operators = self._operators
-        parts["collectives"] = 2 * len(layers) * operators.all_reduce(counts)
+        all_reduce = self._collectives.all_reduce(counts * self._hidden_bytes)
+        parts["collectives"] = 2 * len(layers) * all_reduce
         if stage == 0:
             parts["embedding"] = self._curve("embedding", counts)
-            parts["collectives"] = parts["collectives"] + operators.all_reduce(counts)
+            parts["collectives"] = parts["collectives"] + all_reduce
         if stage == self._last:
             parts["final_norm"] = self._curve("final_norm", counts)
         elif self._stage_link is not None:
-            parts["send"] = operators.send(counts, self._stage_link, P2P_LATENCY_S)
+            sent = counts * (2 * self._hidden_bytes)
+            transfer = P2P_LATENCY_S + sent / (self._plan.tp * self._stage_link.bandwidth)
+            parts["send"] = transfer + self._collectives.all_gather(sent)
         return parts
 
     def _head_parts(self, rows: Floats) -> dict[str, Floats]:
         parts = {name: self._curve(name, rows) for name in ("lm_head", "sampler")}
-        estimated = self._operators.head(rows, SAMPLER_BYTES_PER_LOGIT)
-        if "collectives" in estimated:
-            parts["collectives"] = estimated["collectives"]
+        if self._plan.tp > 1:
+            shapes = self._shapes
+            parts["collectives"] = self._collectives.all_gather(
+                rows * (shapes.model.vocab_size * shapes.activation_bytes)
+            )
         return parts
 
     def _token_rows(self, size: int) -> list[tuple[float, ...]]:
@@ -334,8 +341,7 @@ class MeasuredCost:
             "attention: joint table, linear in each axis; several chunks of a step as one with as many tokens and "
             "attended pairs"
         )
-        if self._operators.link is not None:
-            lines.append(f"tensor parallel collectives: not measured, estimate for {self._operators.link.name}")
+        lines += self._collectives.sources
         if self._stage_link is not None:
             lines.append(f"pipeline stages: not measured, estimate for {self._stage_link.name}")
         if self._model.moe is not None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hardware_profiles import load_accelerator, load_node
 from simulator.cost.attention import window_pairs
 from simulator.cost.efficiency import DEFAULT_EFFICIENCY as EFFICIENCY
-from simulator.cost.roofline import RooflineCost
+from simulator.cost.roofline import roofline_cost
 from simulator.errors import InputError
 from simulator.models import load_model, weight_bytes
 from simulator.parallel import ParallelPlan
@@ -23,15 +23,16 @@ LLAMA = load_model("llama-3.1-8b")
 A100 = load_accelerator("a100-80gb")
 H100 = load_accelerator("h100-sxm")
 
+LATENCY = EFFICIENCY.attention_latency_s
 COSTS = {
-    "dense": RooflineCost(LLAMA, A100),
-    "dense-tp2-pp3": RooflineCost(load_model("llama-3.1-70b"), H100, ParallelPlan(tp=2, pp=3)),
-    "moe": RooflineCost(load_model("qwen3-30b-a3b"), H100),
-    "windows-moe": RooflineCost(load_model("gpt-oss-120b"), H100, ParallelPlan(tp=2)),
-    "windows-only": RooflineCost(load_model("mistral-7b-v0.1"), load_accelerator("l4"), host_overhead_s=0.0),
-    "windows-pp2": RooflineCost(load_model("gemma-2-9b"), A100, ParallelPlan(pp=2), kv_dtype="fp8"),
-    "mla-moe": RooflineCost(load_model("deepseek-v3"), load_accelerator("h200"), ParallelPlan(tp=8)),
-    "int4": RooflineCost(LLAMA, load_accelerator("rtx-4090"), weights_dtype="int4"),
+    "dense": roofline_cost(LLAMA, A100),
+    "dense-tp2-pp3": roofline_cost(load_model("llama-3.1-70b"), H100, ParallelPlan(tp=2, pp=3)),
+    "moe": roofline_cost(load_model("qwen3-30b-a3b"), H100),
+    "windows-moe": roofline_cost(load_model("gpt-oss-120b"), H100, ParallelPlan(tp=2)),
+    "windows-only": roofline_cost(load_model("mistral-7b-v0.1"), load_accelerator("l4"), host_overhead_s=0.0),
+    "windows-pp2": roofline_cost(load_model("gemma-2-9b"), A100, ParallelPlan(pp=2), kv_dtype="fp8"),
+    "mla-moe": roofline_cost(load_model("deepseek-v3"), load_accelerator("h200"), ParallelPlan(tp=8)),
+    "int4": roofline_cost(LLAMA, load_accelerator("rtx-4090"), weights_dtype="int4"),
 }
 
 every_cost = pytest.mark.parametrize("cost", COSTS.values(), ids=COSTS.keys())
@@ -113,7 +114,7 @@ def test_operators_by_hand():
     head = EFFICIENCY.gemm_latency_s + 2 * (128256 * 4096 + 128256 + 4096) / bandwidth
     assert parts["lm_head"] == pytest.approx(head, rel=1e-12)
     cache = (1000 * 2 * 8 * 128 * 2 + 2 * 32 * 128 * 2) / (A100.memory_bandwidth * EFFICIENCY.decode_bytes)
-    assert parts["attention_decode"] == pytest.approx(32 * cache, rel=1e-12)
+    assert parts["attention_decode"] == pytest.approx(32 * (LATENCY + cache), rel=1e-12)
     assert parts["attention_prefill"] == 0
 
 
@@ -124,7 +125,7 @@ def test_large_products_are_bound_by_arithmetic():
     assert parts["gate_up"] == pytest.approx(32 * (4e-6 + 2 * tokens * 4096 * 28672 / rate), rel=1e-12)
     pairs = tokens * (tokens + 1) // 2
     attention = 4 * 32 * 128 * pairs / (A100.peak_flops["bf16"] * EFFICIENCY.prefill_flops)
-    assert parts["attention_prefill"] == pytest.approx(32 * attention, rel=1e-12)
+    assert parts["attention_prefill"] == pytest.approx(32 * (LATENCY + attention), rel=1e-12)
 
 
 def test_cached_context_costs_attention_only():
@@ -135,7 +136,7 @@ def test_cached_context_costs_attention_only():
 
 def test_experts_touched_by_hand():
     model = load_model("mixtral-8x7b")  # 8 experts, 2 a token
-    cost = RooflineCost(model, H100, ParallelPlan(tp=2))
+    cost = roofline_cost(model, H100, ParallelPlan(tp=2))
     expert = 3 * 4096 * 7168 * 2
     bandwidth = H100.memory_bandwidth * EFFICIENCY.experts_bytes
     for tokens in (1, 2, 16):
@@ -152,36 +153,36 @@ def test_latent_attention_reads_the_latent():
     heads = 128 // 8
     read = decodes * (kv * 576 + heads * (2 * 512 + 64)) * 2
     assert parts["attention_decode"] == pytest.approx(
-        61 * read / (h200.memory_bandwidth * EFFICIENCY.decode_bytes), rel=1e-12
+        61 * (LATENCY + read / (h200.memory_bandwidth * EFFICIENCY.decode_bytes)), rel=1e-12
     )
 
 
 def test_latent_attention_on_one_rank_is_bound_by_arithmetic():
     model = load_model("deepseek-v2-lite")
-    cost = RooflineCost(load_model("deepseek-v3"), load_accelerator("a100-80gb"), ParallelPlan(pp=61))
+    cost = roofline_cost(load_model("deepseek-v3"), load_accelerator("a100-80gb"), ParallelPlan(pp=61))
     parts = cost.breakdown(batch(64, 5000))
     flops = 64 * 5000 * 2 * 128 * (2 * 512 + 64)
     rate = A100.peak_flops["bf16"] * EFFICIENCY.decode_flops
-    assert parts["attention_decode"] == pytest.approx(61 * flops / rate, rel=1e-12)
-    assert RooflineCost(model, A100).step_ns(batch(1, 10)) > 0
+    assert parts["attention_decode"] == pytest.approx(61 * (LATENCY + flops / rate), rel=1e-12)
+    assert roofline_cost(model, A100).step_ns(batch(1, 10)) > 0
 
 
 def test_sliding_layers_read_their_window():
     model = load_model("gpt-oss-120b")
-    cost = RooflineCost(model, H100)
+    cost = roofline_cost(model, H100)
     parts = cost.breakdown(batch(8, 10_000, window=128))
     rows = 8 * 2 * 64 * 64 * 2
     token = 2 * 8 * 64 * 2
     read = 18 * (8 * 10_000 * token + rows) + 18 * (8 * 128 * token + rows)
     assert parts["attention_decode"] == pytest.approx(
-        read / (H100.memory_bandwidth * EFFICIENCY.decode_bytes), rel=1e-12
+        36 * LATENCY + read / (H100.memory_bandwidth * EFFICIENCY.decode_bytes), rel=1e-12
     )
 
 
 @pytest.mark.parametrize("shape", [batch(1, 1000), batch(64, 2000), batch(chunks=[(8192, 0)])])
 def test_more_ranks_are_faster_but_not_ideally_so(shape):
     model = load_model("llama-3.1-70b")
-    times = [RooflineCost(model, H100, ParallelPlan(tp=tp)).step_ns(shape) for tp in (1, 2, 4, 8)]
+    times = [roofline_cost(model, H100, ParallelPlan(tp=tp)).step_ns(shape) for tp in (1, 2, 4, 8)]
     for fewer, more in pairwise(times):
         assert fewer / 2 < more < fewer
 
@@ -189,8 +190,8 @@ def test_more_ranks_are_faster_but_not_ideally_so(shape):
 def test_all_reduces_over_pcie_take_longer():
     model, shape = load_model("llama-3.1-70b"), batch(chunks=[(4096, 0)])
     plan = ParallelPlan(tp=4)
-    nvlink = RooflineCost(model, A100, plan).breakdown(shape)["collectives"]
-    pcie = RooflineCost(model, load_accelerator("a100-80gb-pcie"), plan).breakdown(shape)["collectives"]
+    nvlink = roofline_cost(model, A100, plan).breakdown(shape)["collectives"]
+    pcie = roofline_cost(model, load_accelerator("a100-80gb-pcie"), plan).breakdown(shape)["collectives"]
     size = 4096 * 8192 * 2
     assert nvlink == pytest.approx(161 * (9e-6 + 1.5 * size / (300e9 * 0.7)), rel=0.01)
     assert pcie == pytest.approx(161 * (12.8e-6 + 1.5 * size / (32e9 * 0.4)), rel=0.01)
@@ -198,26 +199,26 @@ def test_all_reduces_over_pcie_take_longer():
 
 def test_bridges_join_pairs_only():
     model, a40, node = LLAMA, load_accelerator("a40"), load_node("a40-4x")
-    sources = [RooflineCost(model, a40, ParallelPlan(tp=tp), node=node).sources for tp in (2, 4)]
+    sources = [roofline_cost(model, a40, ParallelPlan(tp=tp), node=node).sources for tp in (2, 4)]
     assert "tensor parallel all-reduce: estimate for nvlink3-bridge" in sources[0]
     assert "tensor parallel all-reduce: estimate for pcie4" in sources[1]
 
 
 def test_replicas_larger_than_a_node_cross_the_network():
     model, node = load_model("llama-3.1-70b"), load_node("dgx-a100")
-    inside = RooflineCost(model, A100, ParallelPlan(tp=8), node=node)
-    across = RooflineCost(model, A100, ParallelPlan(tp=16), node=node)
+    inside = roofline_cost(model, A100, ParallelPlan(tp=8), node=node)
+    across = roofline_cost(model, A100, ParallelPlan(tp=16), node=node)
     assert any("network of dgx-a100" in line for line in across.sources)
     shape = batch(chunks=[(4096, 0)])
     assert across.breakdown(shape)["collectives"] > 5 * inside.breakdown(shape)["collectives"]
-    stages = RooflineCost(model, A100, ParallelPlan(tp=8, pp=2), node=node)
+    stages = roofline_cost(model, A100, ParallelPlan(tp=8, pp=2), node=node)
     assert "pipeline stages: estimate for network of dgx-a100" in stages.sources
 
 
 def test_stages_hold_what_they_should():
     plan = ParallelPlan(pp=4)
     shape = batch(16, 500)
-    cost = RooflineCost(LLAMA, A100, plan, host_overhead_s=0.25)
+    cost = roofline_cost(LLAMA, A100, plan, host_overhead_s=0.25)
     first, second, third, last = cost.stage_ns(shape)
     assert first > 250_000_000 + second * 0.9
     assert second == third
@@ -229,26 +230,26 @@ def test_stages_hold_what_they_should():
 
 def test_narrow_weights_are_faster_to_read_and_named_where_widened():
     shape = batch(1, 100)
-    bf16, fp8, int4 = (RooflineCost(LLAMA, H100, weights_dtype=dtype) for dtype in ("bf16", "fp8", "int4"))
+    bf16, fp8, int4 = (roofline_cost(LLAMA, H100, weights_dtype=dtype) for dtype in ("bf16", "fp8", "int4"))
     assert bf16.step_ns(shape) > fp8.step_ns(shape) > int4.step_ns(shape)
     prefill = batch(chunks=[(8192, 0)])
     assert fp8.step_ns(prefill) < bf16.step_ns(prefill)
     assert int4.step_ns(prefill) == pytest.approx(bf16.step_ns(prefill), rel=0.01)
     assert "int4 weights: products computed in bf16" in int4.sources
     assert not any("products computed" in line for line in fp8.sources)
-    assert "fp8 weights: products computed in bf16" in RooflineCost(LLAMA, A100, weights_dtype="fp8").sources
+    assert "fp8 weights: products computed in bf16" in roofline_cost(LLAMA, A100, weights_dtype="fp8").sources
 
 
 def test_host_overhead_is_part_of_the_step():
     shape = batch(3, 70)
-    without = RooflineCost(LLAMA, A100, host_overhead_s=0.0).step_ns(shape)
-    assert RooflineCost(LLAMA, A100, host_overhead_s=1e-3).step_ns(shape) == pytest.approx(without + 1_000_000, abs=1)
-    assert "host overhead: 1 ms a step" in RooflineCost(LLAMA, A100, host_overhead_s=1e-3).sources[1]
+    without = roofline_cost(LLAMA, A100, host_overhead_s=0.0).step_ns(shape)
+    assert roofline_cost(LLAMA, A100, host_overhead_s=1e-3).step_ns(shape) == pytest.approx(without + 1_000_000, abs=1)
+    assert "host overhead: 1 ms a step" in roofline_cost(LLAMA, A100, host_overhead_s=1e-3).sources[1]
 
 
 def test_an_empty_step_is_host_overhead_only():
-    assert RooflineCost(LLAMA, A100, host_overhead_s=2e-3).step_ns(batch()) == 2_000_000
-    assert RooflineCost(LLAMA, A100, host_overhead_s=0.0).run_ns(batch(), 2).tolist() == [1, 1]
+    assert roofline_cost(LLAMA, A100, host_overhead_s=2e-3).step_ns(batch()) == 2_000_000
+    assert roofline_cost(LLAMA, A100, host_overhead_s=0.0).run_ns(batch(), 2).tolist() == [1, 1]
 
 
 def test_estimates_say_so():
@@ -259,14 +260,14 @@ def test_estimates_say_so():
 def test_step_does_not_depend_on_how_the_table_grew():
     shape = batch(0, 0, [(30_000, 0)])
     small = batch(1, 10)
-    one, other = (RooflineCost(load_model("mixtral-8x7b"), H100) for _ in range(2))
+    one, other = (roofline_cost(load_model("mixtral-8x7b"), H100) for _ in range(2))
     before = one.step_ns(small)
     assert one.step_ns(shape) == other.step_ns(shape)
     assert one.step_ns(small) == before == other.step_ns(small)
 
 
 def test_counts_beyond_the_tables():
-    cost = RooflineCost(load_model("mixtral-8x7b"), H100)
+    cost = roofline_cost(load_model("mixtral-8x7b"), H100)
     below, above = (batch(chunks=[(tokens, 0)]) for tokens in ((1 << 18) - 1, 1 << 18))
     assert cost.step_ns(below) < cost.step_ns(above) == cost.step_ns(above)
     rows = [batch(chunks=[(1, 0)]) for _ in range(3)]
@@ -297,9 +298,9 @@ def test_same_times_in_another_process():
 )
 def test_errors(accelerator, arguments, message):
     with pytest.raises(InputError, match=message):
-        RooflineCost(LLAMA, load_accelerator(accelerator), **arguments)
+        roofline_cost(LLAMA, load_accelerator(accelerator), **arguments)
 
 
 def test_t4_computes_in_fp16():
-    cost = RooflineCost(LLAMA, load_accelerator("t4"), activation_dtype="fp16")
+    cost = roofline_cost(LLAMA, load_accelerator("t4"), activation_dtype="fp16")
     assert cost.step_ns(batch(1, 10)) > 0

@@ -1,0 +1,88 @@
+"""Collectives of a tensor parallel group: measured curves by message size, else the link's estimate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from simulator.cost.kernels import Floats
+from simulator.cost.links import CollectiveLink
+from simulator.cost.tables import curve
+
+MESSAGE_OPERATORS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send_recv")
+
+
+class Collectives:
+    """Seconds of collectives over the ranks of one group.
+
+    Where several kernels were measured for an operator, those captured in CUDA graphs count, as engines run them
+    so; else NCCL's.
+
+    Parameters
+    ----------
+    rows
+        Measurements (`simulator.calibration.schema`), of which those over as many ranks are used; may be empty.
+    ranks
+        Of the group; 1: everything takes no time.
+    link
+        Whose estimate counts where nothing was measured; None for one rank.
+
+    Attributes
+    ----------
+    sources
+        Lines that say what is measured and what is an estimate.
+    """
+
+    def __init__(self, rows: pd.DataFrame, ranks: int, link: CollectiveLink | None) -> None:
+        self._ranks, self._link = ranks, link
+        self._curves: dict[str, tuple[Floats, Floats]] = {}
+        self.sources: tuple[str, ...] = ()
+        if link is None:
+            return
+        lines = []
+        for name in ("all_reduce", "all_gather"):
+            part = _preferred(rows[(rows["operator"] == name) & (rows["ranks"] == ranks)])
+            if part.empty:
+                lines.append(f"tensor parallel {name}: not measured, estimate for {link.name}")
+                continue
+            median = part.groupby("message_bytes", sort=True)["time_s"].median()
+            points = median.index.to_numpy(dtype=np.float64)
+            self._curves[name] = points, median.to_numpy(dtype=np.float64)
+            made = part.iloc[0]
+            kernel = f", {made['kernel']}" if isinstance(made["kernel"], str) else ""
+            lines.append(
+                f"tensor parallel {name}: measured over {ranks} ranks, {made['software']} {made['software_version']}"
+                f"{kernel} ({made['source']})"
+            )
+        self.sources = tuple(lines)
+
+    def all_reduce(self, size: Floats) -> Floats:
+        """Return the seconds of an all-reduce of ``size`` bytes on each rank."""
+        if self._link is None:
+            return np.zeros_like(size)
+        if "all_reduce" in self._curves:
+            return np.where(size > 0, curve(*self._curves["all_reduce"], size, hold=False), 0.0)
+        return self._link.all_reduce_s(size, self._ranks)
+
+    def all_gather(self, size: Floats) -> Floats:
+        """Return the seconds of an all-gather that leaves ``size`` bytes on each rank."""
+        if self._link is None:
+            return np.zeros_like(size)
+        if "all_gather" in self._curves:
+            # Measured by what each rank holds before.
+            return np.where(size > 0, curve(*self._curves["all_gather"], size / self._ranks, hold=False), 0.0)
+        return self._link.all_gather_s(size, self._ranks)
+
+
+def _preferred(part: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of one kernel: in a CUDA graph, else NCCL, else the first by name."""
+    kernels: Sequence[str] = sorted({str(name) for name in part["kernel"].dropna()})
+    if not kernels:
+        return part
+    for wanted in ("graph", "nccl"):
+        for name in kernels:
+            if wanted in name.lower():
+                return part[part["kernel"] == name]
+    return part[part["kernel"] == kernels[0]]

@@ -1,0 +1,303 @@
+"""Step times from the times of kernels: operators one after the other, none overlapping another.
+
+``step = host overhead + layers x (operators by tokens + attention) + LM head and sampler by rows``. Where the kernel
+times come from is the source's business (`simulator.cost.kernels`): measured tables, fits, or the data sheet.
+
+Not modelled: what attention in a mixed batch costs beyond its prefill part plus its decode part (kernels measured on
+RTX PRO 6000 take 1.2 to 3 times the sum at 64 to 128 decodes; a layer profile knows, `simulator.cost.measured`),
+decodes of unequal length.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from simulator.cost.attention import window_pairs, window_pairs_run
+from simulator.cost.efficiency import SAMPLER_BYTES_PER_LOGIT
+from simulator.cost.kernels import Floats, Kernels, KernelShapes
+from simulator.cost.links import P2P_LATENCY_S, CollectiveLink
+from simulator.cost.operators import OperatorTimes, idle_experts
+from simulator.cost.shape import BatchShape
+from simulator.errors import InputError
+
+_NS_PER_S = 1e9
+_FIRST_TABLE = 4096  # entries of a table when it is made
+_LARGEST_TABLE = 1 << 18  # counts beyond are computed one by one, with all experts visited
+
+
+class OperatorCost:
+    """Cost model of one model on a parallel layout.
+
+    Parameters
+    ----------
+    shapes
+        What is computed.
+    kernels
+        How long kernels take.
+    host_overhead_s
+        Seconds a step that the accelerators wait for the host.
+    stage_link
+        Link between pipeline stages; None for one stage.
+    notes
+        Further lines of ``sources``.
+
+    Raises
+    ------
+    InputError
+        If the overhead is negative.
+    """
+
+    def __init__(
+        self,
+        shapes: KernelShapes,
+        kernels: Kernels,
+        *,
+        host_overhead_s: float,
+        stage_link: CollectiveLink | None = None,
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        if not host_overhead_s >= 0:
+            raise InputError(f"host_overhead_s must be at least 0, got {host_overhead_s}")
+        model, plan = shapes.model, shapes.plan
+        self._operators = OperatorTimes(shapes, kernels)
+        self._attention = kernels.attention
+        self._window_attention = kernels.window_attention
+        self._model = model
+        self._host_overhead_s = host_overhead_s
+        self._stage_link = stage_link
+        self._layers = plan.stage_layers(model.num_layers)
+        self._window = model.sliding_window if model.num_sliding_layers else None
+        sliding = [sum(map(model.is_sliding_layer, layers)) if self._window else 0 for layers in self._layers]
+        self._last = len(self._layers) - 1
+        self._attention_layers = [
+            (stage, float(len(layers) - sliding[stage]), float(sliding[stage]))
+            for stage, layers in enumerate(self._layers)
+        ]
+        self._sources = (*kernels.sources, *self._describe(), *notes)
+        self._stage_s: list[tuple[float, ...]] = []  # by tokens: seconds of each stage
+        self._head_s: list[float] = []  # by rows of logits
+        self._rare_tokens: dict[int, tuple[float, ...]] = {}
+        self._rare_rows: dict[int, float] = {}
+        self._stage_s = self._token_rows(_FIRST_TABLE)
+        self._head_s = self._head_row_s(np.arange(_FIRST_TABLE, dtype=np.float64)).tolist()
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Where the costs come from, and what they assume."""
+        return self._sources
+
+    def step_ns(self, shape: BatchShape) -> int:
+        """Duration of one step: the sum of its stages."""
+        if self._last:
+            return sum(self.stage_ns(shape))
+        tokens = shape.decodes + shape.prefill_tokens + shape.padding_tokens
+        fixed = self._stage_s[tokens] if tokens < len(self._stage_s) else self._more_tokens(tokens)
+        rows = shape.logit_rows
+        head = self._head_s[rows] if rows < len(self._head_s) else self._more_rows(rows)
+        full, window = self._context_s(shape)
+        _, full_layers, window_layers = self._attention_layers[0]
+        seconds = fixed[0] + (full_layers * full + window_layers * window) + head
+        duration = round(seconds * _NS_PER_S)
+        return duration if duration > 1 else 1
+
+    def stage_ns(self, shape: BatchShape) -> list[int]:
+        """Time that the batch holds each stage: host overhead on the first, LM head on the last, sends included."""
+        tokens = shape.decodes + shape.prefill_tokens + shape.padding_tokens
+        fixed = self._stage_s[tokens] if tokens < len(self._stage_s) else self._more_tokens(tokens)
+        rows = shape.logit_rows
+        head = self._head_s[rows] if rows < len(self._head_s) else self._more_rows(rows)
+        full, window = self._context_s(shape)
+        durations = []
+        for stage, full_layers, window_layers in self._attention_layers:
+            seconds = fixed[stage] + (full_layers * full + window_layers * window)
+            if stage == self._last:
+                seconds = seconds + head
+            durations.append(max(1, round(seconds * _NS_PER_S)))
+        return durations
+
+    def run_ns(self, shape: BatchShape, k: int) -> npt.NDArray[np.int64]:
+        """Durations of ``k`` steps, equal to those of `step_ns` to the last bit."""
+        tokens = shape.decodes + shape.prefill_tokens + shape.padding_tokens
+        fixed = self._stage_s[tokens] if tokens < len(self._stage_s) else self._more_tokens(tokens)
+        rows = shape.logit_rows
+        head = self._head_s[rows] if rows < len(self._head_s) else self._more_rows(rows)
+        full, window = self._context_run_s(shape, np.arange(k, dtype=np.int64))
+        total = np.zeros(k, dtype=np.int64)
+        for stage, full_layers, window_layers in self._attention_layers:
+            seconds = fixed[stage] + (full_layers * full + window_layers * window)
+            if stage == self._last:
+                seconds = seconds + head
+            total += np.maximum(np.rint(seconds * _NS_PER_S).astype(np.int64), 1)
+        return total
+
+    def breakdown(self, shape: BatchShape) -> dict[str, float]:
+        """Return the seconds of one step by operator family, summed over layers and stages.
+
+        Families: those of `simulator.models.spec.FAMILIES` that the model has, ``attention_prefill``,
+        ``attention_decode``, ``norms_rotary_cache``, ``activation``, ``embedding``,
+        ``lm_head``, ``sampler``, ``collectives``, ``send``, ``host``. They add up to the step but for rounding.
+        """
+        tokens = np.array([shape.tokens], dtype=np.float64)
+        idle = self._idle(shape.tokens)[shape.tokens :]
+        parts: list[dict[str, Floats]] = []
+        for stage in range(len(self._layers)):
+            parts.extend(self._stage_families(stage, tokens, idle))
+        if shape.logit_rows:
+            parts.append(self._operators.head(np.array([float(shape.logit_rows)]), SAMPLER_BYTES_PER_LOGIT))
+        seconds: dict[str, float] = {}
+        if shape.tokens or shape.logit_rows:
+            for part in parts:
+                for family, value in part.items():
+                    seconds[family] = seconds.get(family, 0.0) + float(value[0])
+        layers = [sum(count) for count in list(zip(*self._attention_layers, strict=True))[1:]]
+        for family, (full, window) in (
+            ("attention_prefill", self._prefill_s(shape) if shape.chunks else (0.0, 0.0)),
+            ("attention_decode", self._decode_s(shape)),
+        ):
+            seconds[family] = layers[0] * full + layers[1] * window
+        seconds["host"] = self._host_overhead_s
+        return seconds
+
+    def _decode_s(self, shape: BatchShape) -> tuple[float, float]:
+        """Attention of the decodes in a full layer and in a sliding one, seconds."""
+        decodes = shape.decodes
+        if not decodes:
+            return 0.0, 0.0
+        full = self._attention.decode_s(shape.decode_kv, decodes)
+        if self._window is None:
+            return full, 0.0
+        return full, self._window_attention.decode_s(shape.decode_window_kv, decodes)
+
+    def _prefill_s(self, shape: BatchShape) -> tuple[float, float]:
+        """Attention of the chunks in a full layer and in a sliding one, seconds."""
+        window = self._window
+        total_new = total_cached = all_pairs = near_pairs = near_context = 0
+        for new, cached in shape.chunks:
+            total_new += new
+            total_cached += cached
+            all_pairs += new * cached + new * (new + 1) // 2
+            if window is not None:
+                pairs, context = window_pairs(new, cached, window)
+                near_pairs += pairs
+                near_context += context
+        chunks, context = len(shape.chunks), total_cached + total_new
+        full = self._attention.prefill_s(chunks, total_new, total_cached, all_pairs, context)
+        if window is None:
+            return full, 0.0
+        return full, self._window_attention.prefill_s(chunks, total_new, total_cached, near_pairs, near_context)
+
+    def _context_s(self, shape: BatchShape) -> tuple[float, float]:
+        """Attention in a full layer and in a sliding one: seconds that depend on contexts."""
+        full, window = self._decode_s(shape)
+        if shape.chunks:
+            prefill = self._prefill_s(shape)
+            return full + prefill[0], window + prefill[1]
+        return full, window
+
+    def _context_run_s(self, shape: BatchShape, step: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
+        """Return the same for each step of a run."""
+        decodes = shape.decodes
+        full = near = np.zeros(len(step))
+        if decodes:
+            full = self._attention.decode_run_s(shape.decode_kv + step * decodes, decodes)
+            if self._window is not None:
+                attended = shape.decode_window_kv + step * shape.decode_window_growth
+                near = self._window_attention.decode_run_s(attended, decodes)
+        if not shape.chunks:
+            return full, near
+        zero = np.zeros(len(step), dtype=np.int64)
+        total_new, total_cached, all_pairs, near_pairs, near_context = 0, zero, zero, zero, zero
+        for new, cached_now in shape.chunks:
+            cached = cached_now + step * new
+            total_new += new
+            total_cached = total_cached + cached
+            all_pairs = all_pairs + (new * cached + new * (new + 1) // 2)
+            if self._window is not None:
+                pairs, context = window_pairs_run(new, cached, self._window)
+                near_pairs = near_pairs + pairs
+                near_context = near_context + context
+        chunks, context = len(shape.chunks), total_cached + total_new
+        full = full + self._attention.prefill_run_s(chunks, total_new, total_cached, all_pairs, context)
+        if self._window is not None:
+            attention = self._window_attention
+            near = near + attention.prefill_run_s(chunks, total_new, total_cached, near_pairs, near_context)
+        return full, near
+
+    def _stage_families(self, stage: int, tokens: Floats, idle: Floats) -> list[dict[str, Floats]]:
+        """Seconds of a stage by family, without host and LM head: layers, then what stands before and after them."""
+        operators, layers = self._operators, self._layers[stage]
+        moe_layers = sum(map(self._model.is_moe_layer, layers))
+        parts = []
+        for moe, count in ((False, len(layers) - moe_layers), (True, moe_layers)):
+            if count:
+                families = operators.layer(tokens, idle, moe)
+                parts.append({family: value * count for family, value in families.items()})
+        if stage == 0:
+            parts.append(operators.first_stage(tokens))
+        if stage == self._last:
+            parts.append(operators.last_stage(tokens))
+        elif self._stage_link is not None:
+            parts.append({"send": operators.send(tokens, self._stage_link, P2P_LATENCY_S)})
+        return parts
+
+    def _stages_s(self, counts: Floats, idle: Floats) -> list[Floats]:
+        """Seconds of each stage by tokens, host overhead on the first; nothing else without tokens."""
+        stages = []
+        for stage in range(len(self._layers)):
+            total = np.zeros_like(counts)
+            for part in self._stage_families(stage, counts, idle):
+                for value in part.values():
+                    total = total + value
+            total = np.where(counts > 0, total, 0.0)
+            stages.append(total + self._host_overhead_s if stage == 0 else total)
+        return stages
+
+    def _idle(self, max_tokens: int) -> Floats:
+        """Share of idle experts by tokens."""
+        if max_tokens < _LARGEST_TABLE:
+            return idle_experts(self._model, max_tokens)
+        return np.zeros(max_tokens + 1)
+
+    def _token_rows(self, size: int) -> list[tuple[float, ...]]:
+        """Make the table of stages for 0 ... ``size`` - 1 tokens."""
+        stages = self._stages_s(np.arange(size, dtype=np.float64), self._idle(size - 1))
+        return list(zip(*(stage.tolist() for stage in stages), strict=True))
+
+    def _head_row_s(self, rows: Floats) -> Floats:
+        """Seconds of LM head and sampler by rows; nothing without rows."""
+        total = np.zeros_like(rows)
+        for value in self._operators.head(rows, SAMPLER_BYTES_PER_LOGIT).values():
+            total = total + value
+        return np.where(rows > 0, total, 0.0)
+
+    def _more_tokens(self, tokens: int) -> tuple[float, ...]:
+        """Return the seconds of each stage for more tokens than the table has, which grows."""
+        if tokens < _LARGEST_TABLE:
+            self._stage_s = self._token_rows(_table_size(tokens))
+            return self._stage_s[tokens]
+        if tokens not in self._rare_tokens:
+            stages = self._stages_s(np.array([float(tokens)]), np.zeros(1))
+            self._rare_tokens[tokens] = tuple(float(stage[0]) for stage in stages)
+        return self._rare_tokens[tokens]
+
+    def _more_rows(self, rows: int) -> float:
+        """Return the seconds of more rows of logits than the table has, which grows."""
+        if rows < _LARGEST_TABLE:
+            self._head_s = self._head_row_s(np.arange(_table_size(rows), dtype=np.float64)).tolist()
+            return self._head_s[rows]
+        if rows not in self._rare_rows:
+            self._rare_rows[rows] = float(self._head_row_s(np.array([float(rows)]))[0])
+        return self._rare_rows[rows]
+
+    def _describe(self) -> tuple[str, ...]:
+        """Lines of ``sources``."""
+        lines = [f"host overhead: {self._host_overhead_s * 1e3:g} ms a step"]
+        if self._stage_link is not None:
+            lines.append(f"pipeline stages: estimate for {self._stage_link.name}")
+        return tuple(lines)
+
+
+def _table_size(count: int) -> int:
+    """Entries of a table that is to hold ``count``: the next power of two above it."""
+    return 1 << count.bit_length()

@@ -175,11 +175,13 @@ def _nothing(run: _Run, families: Collection[str] | None) -> str:
     """Say why no table was taken."""
     of = f" of the families {', '.join(sorted(families))}" if families else ""
     limit = f" up to version {run.version}" if run.version else ""
-    folders = (run.package.data / run.system).glob(f"*/{run.backend}/*")
-    there = sorted({each.name for each in folders}, key=lambda name: (version_key(name) or ((), 0, 0), name))
+    wanted = [table for table in TABLES if families is None or table.family in families]
+    data = run.package.data / run.system
+    files = (path for table in wanted for path in (data / table.family / run.backend).glob(f"*/{table.file}"))
+    there = sorted({path.parent.name for path in files}, key=lambda name: (version_key(name) or ((), 0, 0), name))
     return (
         f"{run.package.label}: {run.system} has no tables{of} of {run.backend}{limit}; "
-        f"there are versions {', '.join(there)}"
+        f"there are versions {', '.join(there) or 'none'}"
     )
 
 

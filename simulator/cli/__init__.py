@@ -19,6 +19,7 @@ from simulator.cli import lists, run_command
 _LAZY = {
     "calibrate": ("simulator.cli.calibrate", "Import kernel measurements."),
     "trace": ("simulator.cli.trace", "Inspect, generate, convert and fit request traces."),
+    "validate": ("simulator.cli.validate", "Compare measured servers and kernels with what the simulator says."),
 }
 """Commands that are whole applications in a module of their own, imported when they are called."""
 

@@ -1,0 +1,306 @@
+"""Measured serving points: TTFT and TPOT at a fixed concurrency, ``silicon/serving_measurements.csv``.
+
+What the load generator did is not recorded but for the concurrency and the lengths; `Assumptions` is what is taken in
+its place. Each backend runs with its own defaults. What can't be judged is a row that says why: disaggregated points,
+attention data parallelism, and layouts that contradict their id or no server can have.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hardware_profiles import Accelerator
+from simulator.errors import InputError
+from simulator.models import ModelSpec
+from simulator.parallel import ParallelPlan
+from simulator.result import RunResult
+from simulator.runner import run
+from simulator.validation.cases import Case
+from simulator.validation.rows import Row, compared, cost_text, latencies, not_judged, not_run
+from simulator.validation.subjects import accelerator_for, engine_for, model_for
+from workloads import Trace
+
+DATASET = "silicon"
+FILE = Path(DATASET) / "serving_measurements.csv"
+
+_COLUMNS = ("id", "silicon_data_source", "backend", "model_path", "system", "mode", "isl", "osl")
+_NUMBERS = ("isl", "osl", "silicon_ttft_ms", "silicon_tpot_ms")
+_LAYOUT = ("tp_size", "pp_size", "attention_dp_size", "moe_tp_size", "moe_ep_size")
+_BACKENDS = ("vllm", "sglang", "trtllm")
+
+_SCALE_UP_GPUS = {"gb200": 72, "gb300": 72}
+"""GPUs that NVLink joins, by system (NVIDIA GB200 and GB300 NVL72); the others are servers of 8 (HGX, DGX)."""
+_SERVER_GPUS = 8
+
+_WEIGHTS = {"fp8": "fp8", "fp8_block": "fp8", "nvfp4": "fp4", "mxfp4": "fp4", "int8_wo": "int8", "int4_wo": "int4"}
+"""Format of the weights by the file's ``gemm_quant_mode``; without one they are as published."""
+
+
+@dataclass(frozen=True)
+class Assumptions:
+    """What the load generator of the serving points is taken to have done; none of it is recorded.
+
+    Attributes
+    ----------
+    requests_per_client
+        Requests sent, over the concurrency.
+    stagger_s
+        Client i starts at i times this many seconds; 0: all at once.
+    """
+
+    requests_per_client: int = 10
+    stagger_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.requests_per_client < 1:
+            raise InputError(f"requests_per_client must be at least 1, got {self.requests_per_client}")
+        if not 0 <= self.stagger_s < math.inf:
+            raise InputError(f"stagger_s must be at least 0, got {self.stagger_s}")
+
+    @property
+    def text(self) -> str:
+        """What is assumed, in a line."""
+        start = "all clients start at 0" if not self.stagger_s else f"client i starts at i x {self.stagger_s:g} s"
+        return (
+            f"assumed: closed loop, {self.requests_per_client} requests a client, fixed lengths, {start}, no shared "
+            "prefixes, 16-bit KV"
+        )
+
+
+DEFAULT_ASSUMPTIONS = Assumptions()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a point's server was split; ``ep`` of the ``tp`` ranks' experts are whole."""
+
+    tp: int
+    pp: int
+    attention_dp: int
+    moe_tp: int
+    moe_ep: int
+
+
+def cases(data: Path, kernel_tables: Path | None, assumptions: Assumptions = DEFAULT_ASSUMPTIONS) -> list[Case]:
+    """Return a case for every row of ``silicon/serving_measurements.csv``; none without that file."""
+    path = data / FILE
+    if not path.is_file():
+        return []
+    found = []
+    for point in read_points(path):
+        clients = concurrency(point) or 1
+        size = clients * (float(point["osl"]) + float(point["isl"]) / 64)
+        work = partial(compare, point, kernel_tables, assumptions)
+        found.append(Case(DATASET, case_name(point), work, size))
+    return found
+
+
+def read_points(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of the file, an empty field as None.
+
+    Raises
+    ------
+    InputError
+        If it lacks columns, or a number is none.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: can't be read as CSV ({error})") from None
+    missing = [name for name in (*_COLUMNS, *_NUMBERS, *_LAYOUT) if name not in table]
+    if missing:
+        raise InputError(f"{path}: lacks the columns {', '.join(missing)}")
+    points = []
+    for line, texts in enumerate(table.to_dict("records"), 2):
+        point: dict[str, Any] = {str(name): text or None for name, text in texts.items()}
+        for name in (*_NUMBERS, *_LAYOUT):
+            point[name] = _number(point[name], name, f"{path}, line {line}")
+        points.append(point)
+    return points
+
+
+def case_name(point: Mapping[str, Any]) -> str:
+    """Return ``system/backend/model/id``; the first three are the group that a point is judged in."""
+    return f"{point['system']}/{point['backend']}/{str(point['model_path']).rsplit('/', 1)[-1]}/{point['id']}"
+
+
+def concurrency(point: Mapping[str, Any]) -> int | None:
+    """Return the requests in flight; ``batch_size`` is not it, but that of one attention rank."""
+    match = re.search(r"silicon_concurrency=(\d+)", str(point["silicon_data_source"]))
+    return int(match[1]) if match else None
+
+
+# ------------------------------------------------------------------------------------------------------- a point
+
+
+def compare(point: Mapping[str, Any], kernel_tables: Path | None, assumptions: Assumptions) -> list[Row]:
+    """Simulate one serving point, and return its rows."""
+    case = case_name(point)
+    if reason := left_out(point):
+        return [not_judged(DATASET, case, reason)]
+    model, accelerator, layout = model_for(point["model_path"]), accelerator_for(point["system"]), _layout(point)
+    if reason := impossible(point, model, layout):
+        return [not_judged(DATASET, case, reason)]
+    if layout.attention_dp > 1:
+        return [not_run(DATASET, case, f"attention data parallelism ({layout.attention_dp}) is not modelled yet")]
+    scenario, notes = scenario_for(point, model, accelerator, layout, assumptions)
+    result, refused = _run(scenario, _trace(point, assumptions), costs_for(point, kernel_tables))
+    requests = result.requests
+    ended = int((requests["outcome"] == "finished").sum())
+    if ended < len(requests):
+        reasons = requests["reason"].dropna()
+        reason = reasons.iloc[0] if len(reasons) else "no reason given"
+        return [not_run(DATASET, case, f"{len(requests) - ended} of {len(requests)} requests did not finish: {reason}")]
+    simulated = latencies(requests, "arrival_s")
+    costs = cost_text([*result.data.pools[0].cost_sources, *refused, *notes, *_kept(result), assumptions.text])
+    found = []
+    for name in ("ttft", "tpot"):
+        measured_ms = point[f"silicon_{name}_ms"]
+        if measured_ms is not None and len(simulated[name]):
+            mean_s = float(np.mean(simulated[name]))
+            found.append(compared(DATASET, case, f"{name}_mean", measured_ms * 1e-3, mean_s, costs))
+    return found
+
+
+def left_out(point: Mapping[str, Any]) -> str | None:
+    """Return why a point is not simulated, by what its row says of itself; None: it can be."""
+    if point["mode"] != "agg":
+        return "disaggregated: needs prefill and decode on servers of their own"
+    if point["backend"] not in _BACKENDS:
+        return f"backend {point['backend']!r} is not modelled; modelled: {', '.join(_BACKENDS)}"
+    if not concurrency(point):
+        return "its source names no silicon_concurrency"
+    if not point["isl"] or not point["osl"]:
+        return "its row names no lengths"
+    return None
+
+
+def impossible(point: Mapping[str, Any], model: ModelSpec, layout: Layout) -> str | None:
+    """Return what is wrong with a layout: its id says otherwise, or no server can be split so."""
+    match = re.search(r"_tp(\d+)(?:_0)?_ep(none|\d+)(?:_0)?(?:_|$)", str(point["id"]))
+    if match and int(match[1]) not in (layout.tp, layout.tp * layout.attention_dp):
+        return f"tp_size is {layout.tp}, attention_dp_size {layout.attention_dp}, and the id says tp{match[1]}"
+    if match and match[2] != "none" and int(match[2]) != layout.moe_ep and model.is_moe:
+        return f"moe_ep_size is {layout.moe_ep}, and the id says ep{match[2]}"
+    width = layout.tp * layout.attention_dp
+    gpus = _SCALE_UP_GPUS.get(str(point["system"]), _SERVER_GPUS)
+    if width * layout.pp > gpus:
+        return (
+            f"tp_size {layout.tp} x attention_dp_size {layout.attention_dp} x pp_size {layout.pp} is more than the "
+            f"{gpus} GPUs that NVLink joins in {point['system']}"
+        )
+    if model.is_moe and width != layout.moe_tp * layout.moe_ep:
+        return (
+            f"experts over {layout.moe_tp} x {layout.moe_ep} ranks (moe_tp_size x moe_ep_size), attention over {width} "
+            "(tp_size x attention_dp_size)"
+        )
+    if layout.attention_dp > 1:
+        return None
+    try:
+        ParallelPlan(layout.tp, layout.pp, layout.moe_ep if model.is_moe else 1).check(model)
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def _layout(point: Mapping[str, Any]) -> Layout:
+    """Return the layout of the columns; an empty one is 1."""
+    tp, pp, attention_dp, moe_tp, moe_ep = (int(point[name] or 1) for name in _LAYOUT)
+    return Layout(tp, pp, attention_dp, moe_tp, moe_ep)
+
+
+def scenario_for(
+    point: Mapping[str, Any], model: ModelSpec, accelerator: Accelerator, layout: Layout, assumptions: Assumptions
+) -> tuple[dict[str, Any], list[str]]:
+    """Return a point as a scenario without costs, and notes."""
+    version = point.get("backend_version")
+    engine, said = engine_for(str(point["backend"]), None if version is None else str(version))
+    parallel = {"tp": layout.tp, "pp": layout.pp}
+    notes = [said]
+    if layout.moe_ep > 1 and model.is_moe:
+        parallel["ep"] = layout.moe_ep
+    weights = _weights(point, model, notes)
+    pool = {
+        "accelerator": accelerator.name,
+        "parallel": parallel,
+        "engine": engine,
+        "dtypes": {} if weights is None else {"weights": weights},
+    }
+    loop = {"clients": concurrency(point), "stagger_s": assumptions.stagger_s}
+    return {"workload": {"loop": loop}, "model": model.name, "cluster": {"pools": [pool]}}, notes
+
+
+def _weights(point: Mapping[str, Any], model: ModelSpec, notes: list[str]) -> str | None:
+    """Return the format of the weights; None: as published."""
+    mode = point.get("gemm_quant_mode")
+    if mode is None:
+        return None
+    if model.quantization is not None and model.quantization.weight_format == "mxfp4":
+        notes.append(f"weights as published (mxfp4); the row says {mode}")
+        return None
+    if mode not in _WEIGHTS:
+        raise InputError(f"gemm_quant_mode {mode!r} is not known; known: {', '.join(sorted(_WEIGHTS))}")
+    return _WEIGHTS[mode]
+
+
+def _trace(point: Mapping[str, Any], assumptions: Assumptions) -> Trace:
+    clients = concurrency(point)
+    assert clients is not None
+    count = clients * assumptions.requests_per_client
+    return Trace(
+        arrival_s=np.zeros(count),
+        prompt_tokens=np.full(count, int(point["isl"]), dtype=np.int64),
+        output_tokens=np.full(count, int(point["osl"]), dtype=np.int64),
+        source=f"{count} requests of fixed lengths",
+    )
+
+
+# --------------------------------------------------------------------------------------------------------- costs
+
+
+def costs_for(point: Mapping[str, Any], kernel_tables: Path | None) -> dict[str, Any] | None:
+    """Return the scenario's ``cost`` for a point: the table of its system and backend; None: the default costs.
+
+    A kernel table is ``<kernel tables>/<system>_<backend>.parquet``, as ``simulate calibrate import aiconfigurator
+    --system <system> --backend <backend>`` writes it. None is fitted to serving points.
+    """
+    if kernel_tables is None:
+        return None
+    path = kernel_tables / f"{point['system']}_{point['backend']}.parquet"
+    return {"kind": "measured", "profile": str(path.resolve())} if path.is_file() else None
+
+
+def _run(scenario: dict[str, Any], trace: Trace, cost: dict[str, Any] | None) -> tuple[RunResult, list[str]]:
+    """Run with measured costs; where they can't be had, with the default ones, saying why."""
+    if cost is None:
+        return run(scenario, trace=trace), []
+    pool = {**scenario["cluster"]["pools"][0], "cost": cost}
+    try:
+        return run({**scenario, "cluster": {"pools": [pool]}}, trace=trace), []
+    except InputError as error:
+        return run(scenario, trace=trace), [f"measured costs refused: {error}"]
+
+
+def _kept(result: RunResult) -> list[str]:
+    return [note for note in result.data.notes if note.startswith("step times beyond what was measured")]
+
+
+def _number(text: str | None, name: str, where: str) -> float | None:
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        raise InputError(f"{where}: {name} must be a number, got {text!r}") from None
+    if not math.isfinite(value) or value < 0:
+        raise InputError(f"{where}: {name} must be a number of at least 0, got {text!r}")
+    return value

@@ -43,13 +43,21 @@ def validate(
         str | None,
         typer.Option("--kernel-tables", metavar="DIR", help="Kernel tables SYSTEM_BACKEND.parquet for serving points."),
     ] = None,
+    assume: Annotated[
+        str, typer.Option("--assume", metavar="NAME", help="Load of the serving points: default or inferencemax.")
+    ] = "default",
     workers: Annotated[int | None, typer.Option("--workers", help="Processes (default: one a processor).")] = None,
     no_progress: Annotated[
         bool, typer.Option("--no-progress", help="No progress bar (none without a terminal).")
     ] = False,
 ) -> None:
     """Run every comparison that there is data for, and print how far off the simulator is."""
+    from simulator.errors import InputError, did_you_mean
     from simulator.validation import validate as run_validation
+    from simulator.validation.silicon import ASSUMPTIONS
+
+    if assume not in ASSUMPTIONS:
+        raise InputError(f"unknown assumptions {assume!r}{did_you_mean(assume, ASSUMPTIONS)}")
 
     with _bar(not no_progress) as progress:
         frame = run_validation(
@@ -58,6 +66,7 @@ def validate(
             measured=measured,
             scenario=scenario,
             kernel_tables=kernel_tables,
+            assumptions=ASSUMPTIONS[assume],
             out=out,
             workers=workers,
             progress=progress,

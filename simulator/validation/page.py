@@ -121,7 +121,7 @@ def _plots(dataset: str, rows: pd.DataFrame) -> list[Markup]:
         what = "mean" if dataset == "silicon" else "mean and percentiles"
         pair = (part[column].to_numpy(dtype="float64") for column in ("measured", "simulated"))
         series = by_series(names.tolist(), *pair)
-        picture = parity(series, f"{_TITLES[dataset]}: {label}, {what}", "s", name=f"{dataset}-{name}")
+        picture = parity(series, f"{label}, {what}", "s", name=f"{dataset}-{name}")
         found.append(Markup(picture))  # our own SVG; labels in it were escaped by Matplotlib
     return found
 

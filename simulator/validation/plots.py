@@ -65,7 +65,7 @@ def parity(points: Points, title: str, unit: str, *, name: str) -> str:
                 color=COLOURS[index % len(COLOURS)],
                 alpha=0.7,
                 markeredgewidth=0,
-                label=f"{label} ({len(measured)})",
+                label=f"{label} ({len(measured)})".replace("$", r"\$"),
             )
         axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high), title=title)
         axes.set(xlabel=f"measured, {unit}", ylabel=f"simulated, {unit}", aspect="equal")
@@ -84,6 +84,7 @@ def _for_a_page(svg: str, title: str) -> str:
     """Return the element alone, as wide as its place, in the page's colour, and named for those who can't see it."""
     svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = svg.replace("*{stroke", "svg *{stroke")  # Matplotlib's style sheet would be the whole page's
     label = title.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
     return re.sub(
         r'<svg [^>]*?viewBox="([^"]*)"[^>]*>',

@@ -23,6 +23,7 @@ from simulator.errors import InputError
 from simulator.models import ModelSpec
 from simulator.parallel import ParallelPlan
 from simulator.result import RunResult
+from simulator.rng import stream
 from simulator.runner import run
 from simulator.validation.cases import Case
 from simulator.validation.rows import Row, compared, cost_text, latencies, not_judged, not_run
@@ -47,7 +48,7 @@ _WEIGHTS = {"fp8": "fp8", "fp8_block": "fp8", "nvfp4": "fp4", "mxfp4": "fp4", "i
 
 @dataclass(frozen=True)
 class Assumptions:
-    """What the load generator of the serving points is taken to have done; none of it is recorded.
+    """What the load generator and the servers of the serving points are taken to have done; none of it is recorded.
 
     Attributes
     ----------
@@ -55,28 +56,50 @@ class Assumptions:
         Requests sent, over the concurrency.
     stagger_s
         Client i starts at i times this many seconds; 0: all at once.
+    shortest
+        Lengths are uniform between this share of the recorded ones and those; 1: fixed.
+    fitting_batches
+        TensorRT-LLM was started with a ``max_num_tokens`` that a prompt fits into beside everybody's decode; else with
+        its default of 8192, into which a prompt of 8192 tokens fits only while nobody decodes.
     """
 
     requests_per_client: int = 10
     stagger_s: float = 0.0
+    shortest: float = 1.0
+    fitting_batches: bool = False
 
     def __post_init__(self) -> None:
         if self.requests_per_client < 1:
             raise InputError(f"requests_per_client must be at least 1, got {self.requests_per_client}")
         if not 0 <= self.stagger_s < math.inf:
             raise InputError(f"stagger_s must be at least 0, got {self.stagger_s}")
+        if not 0 < self.shortest <= 1:
+            raise InputError(f"shortest must be above 0 and at most 1, got {self.shortest}")
 
     @property
     def text(self) -> str:
         """What is assumed, in a line."""
         start = "all clients start at 0" if not self.stagger_s else f"client i starts at i x {self.stagger_s:g} s"
+        lengths = "fixed lengths" if self.shortest == 1 else f"lengths uniform from {self.shortest:g} of those recorded"
+        limits = "TensorRT-LLM's max_num_tokens fits the load" if self.fitting_batches else "servers' default limits"
         return (
-            f"assumed: closed loop, {self.requests_per_client} requests a client, fixed lengths, {start}, no shared "
-            "prefixes, 16-bit KV"
+            f"assumed: closed loop, {self.requests_per_client} requests a client, {lengths}, {start}, no shared "
+            f"prefixes, {limits}, 16-bit KV"
         )
 
 
 DEFAULT_ASSUMPTIONS = Assumptions()
+
+INFERENCEMAX = Assumptions(shortest=0.8, fitting_batches=True)
+"""What the scripts of InferenceMAX do, whose lengths and concurrencies most of the points have: ``RANDOM_RANGE_RATIO``
+0.8, ``--num-prompts`` 10 x the concurrency, ``--request-rate inf`` (its README, benchmark client configuration), and
+``MAX_NUM_TOKENS=$(( ($CONC+$ISL+64+63)/64*64 ))``, at least 8192, for trtllm-serve (benchmarks/dsr1_fp8_b200_trt.sh).
+"""
+
+ASSUMPTIONS = {"default": DEFAULT_ASSUMPTIONS, "inferencemax": INFERENCEMAX}
+"""By the name that the command line takes."""
+
+_LENGTHS = "validation.lengths"
 
 
 @dataclass(frozen=True)
@@ -232,11 +255,19 @@ def scenario_for(
     pool = {
         "accelerator": accelerator.name,
         "parallel": parallel,
-        "engine": engine,
+        "engine": {"name": engine, **_limits(point, assumptions)},
         "dtypes": {} if weights is None else {"weights": weights},
     }
     loop = {"clients": concurrency(point), "stagger_s": assumptions.stagger_s}
     return {"workload": {"loop": loop}, "model": model.name, "cluster": {"pools": [pool]}}, notes
+
+
+def _limits(point: Mapping[str, Any], assumptions: Assumptions) -> dict[str, int]:
+    """Return the limits that a server was started with, where they are not its defaults."""
+    if point["backend"] != "trtllm" or not assumptions.fitting_batches:
+        return {}
+    fits = ((concurrency(point) or 1) + int(point["isl"]) + 64 + 63) // 64 * 64
+    return {"max_num_batched_tokens": max(fits, 8192)}
 
 
 def _weights(point: Mapping[str, Any], model: ModelSpec, notes: list[str]) -> str | None:
@@ -256,11 +287,17 @@ def _trace(point: Mapping[str, Any], assumptions: Assumptions) -> Trace:
     clients = concurrency(point)
     assert clients is not None
     count = clients * assumptions.requests_per_client
+    rng = stream(0, _LENGTHS)
+    lengths = []
+    for name in ("isl", "osl"):
+        longest = int(point[name])
+        shortest = max(1, int(longest * assumptions.shortest))
+        lengths.append(rng.integers(shortest, longest + 1, count, dtype=np.int64))
     return Trace(
         arrival_s=np.zeros(count),
-        prompt_tokens=np.full(count, int(point["isl"]), dtype=np.int64),
-        output_tokens=np.full(count, int(point["osl"]), dtype=np.int64),
-        source=f"{count} requests of fixed lengths",
+        prompt_tokens=lengths[0],
+        output_tokens=lengths[1],
+        source=f"{count} requests of {point['isl']:g} and {point['osl']:g} tokens",
     )
 
 

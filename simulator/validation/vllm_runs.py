@@ -299,14 +299,18 @@ def _throughput(folder: Path, result: RunResult, costs: str) -> list[Row]:
 
 
 def output_rate(result: RunResult, tick_s: float) -> Floats:
-    """Return output tokens a second in bins of ``tick_s`` from time 0: first tokens and those of decodes."""
-    series = result.timeseries
-    edges = np.rint(series["t_s"].to_numpy(dtype=np.float64) / tick_s).astype(np.int64)
-    first = result.requests["first_token_s"].dropna().to_numpy(dtype=np.float64)
-    last = int(max(edges.max(initial=1), np.floor(first.max(initial=0.0) / tick_s) + 1))
-    tokens = np.zeros(last)
-    np.add.at(tokens, np.maximum(edges, 1) - 1, series["decode_tokens_per_s"].fillna(0.0).to_numpy() * tick_s)
-    np.add.at(tokens, np.floor(first / tick_s).astype(np.int64), 1.0)
+    """Return output tokens a second in bins of ``tick_s`` from time 0: first tokens and those of decodes.
+
+    What came after the last sample of the run is put in the bin of the last token.
+    """
+    series, requests = result.timeseries, result.requests
+    sampled = np.rint(series["t_s"].to_numpy(dtype=np.float64) / tick_s).astype(np.int64)
+    first = requests["first_token_s"].dropna().to_numpy(dtype=np.float64)
+    end_s = float(requests["last_token_s"].max()) if len(first) else 0.0
+    tokens = np.zeros(max(int(end_s // tick_s) + 1, int(sampled.max(initial=1))))
+    np.add.at(tokens, np.maximum(sampled, 1) - 1, series["decode_tokens_per_s"].fillna(0.0).to_numpy() * tick_s)
+    np.add.at(tokens, (first // tick_s).astype(np.int64), 1.0)
+    tokens[int(end_s // tick_s)] += max(0.0, float(requests["output_tokens"].sum()) - float(tokens.sum()))
     return np.asarray(tokens / tick_s, dtype=np.float64)
 
 

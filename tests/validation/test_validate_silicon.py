@@ -1,0 +1,212 @@
+"""Serving points: layouts that can't be judged, a closed loop worked out by hand, verdicts by group."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from simulator import InputError
+from simulator.validation import silicon, validate
+from simulator.validation.judging import serving_verdicts
+from simulator.validation.rows import compared, to_frame
+from simulator.validation.silicon import INFERENCEMAX, Assumptions
+from tests.validation.validate_support import POINT, write_points
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+
+ONCE = Assumptions(requests_per_client=1)
+
+
+@pytest.fixture
+def steps_of_10_ms(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(silicon, "costs_for", lambda point, tables: {"kind": "constant", "step_s": 0.01})
+
+
+@pytest.mark.usefixtures("steps_of_10_ms")
+def test_a_point_by_hand(tmp_path: Path) -> None:
+    """Two prompts in the first step of 10 ms, then 10 steps of a token each: TTFT 10 ms for 8, TPOT 10 for 12.5."""
+    write_points(tmp_path, {})
+    frame = validate(tmp_path, only="silicon", assumptions=ONCE, workers=1).set_index("metric")
+    assert frame.loc["ttft_mean", "simulated"] == pytest.approx(0.010)
+    assert frame.loc["ttft_mean", "error"] == pytest.approx(0.25)
+    assert frame.loc["tpot_mean", "simulated"] == pytest.approx(0.010)
+    assert frame.loc["tpot_mean", "error"] == pytest.approx(-0.2)
+    costs = frame.loc["ttft_mean", "costs"]
+    assert costs.startswith("constant")
+    assert "closed loop, 1 requests a client, fixed lengths, all clients start at 0" in costs
+    assert "server trtllm 1.0.0" in costs
+
+
+@pytest.mark.parametrize(
+    ("changes", "metric", "reason"),
+    [
+        ({"mode": "disagg"}, "not_judged", "disaggregated"),
+        ({"tp_size": 16.0}, "not_judged", "the id says tp1"),
+        ({"tp_size": 16.0, "id": "none"}, "not_judged", "more than the 8 GPUs"),
+        ({"silicon_data_source": "nothing"}, "not_judged", "no silicon_concurrency"),
+        ({"backend": "mystery"}, "not_judged", "backend 'mystery'"),
+        ({"tp_size": 3.0, "id": "none"}, "not_judged", "does not split"),
+        ({"model_path": "nobody/x"}, "not_run", "unknown model"),
+        ({"system": "abacus"}, "not_run", "no accelerator"),
+        ({"gemm_quant_mode": "odd"}, "not_run", "gemm_quant_mode 'odd'"),
+        (
+            {"model_path": "deepseek-ai/DeepSeek-R1", "tp_size": 8.0, "moe_tp_size": 2.0, "id": "none"},
+            "not_judged",
+            "experts over 2 x 1 ranks",
+        ),
+        (
+            {"model_path": "deepseek-ai/DeepSeek-R1", "attention_dp_size": 8.0, "moe_ep_size": 8.0, "id": "none"},
+            "not_run",
+            "attention data parallelism (8)",
+        ),
+        (
+            {
+                "model_path": "deepseek-ai/DeepSeek-R1",
+                "tp_size": 64.0,
+                "moe_tp_size": 8.0,
+                "moe_ep_size": 8.0,
+                "id": "none",
+            },
+            "not_judged",
+            "more than the 8 GPUs",
+        ),
+        (
+            {
+                "system": "gb200",
+                "model_path": "deepseek-ai/DeepSeek-R1",
+                "tp_size": 12.0,
+                "moe_tp_size": 12.0,
+                "id": "none",
+            },
+            "not_judged",
+            "does not split the 128 heads",
+        ),
+    ],
+)
+def test_points_that_are_listed_with_their_reason(
+    tmp_path: Path, changes: dict[str, Any], metric: str, reason: str
+) -> None:
+    write_points(tmp_path, changes)
+    (row,) = validate(tmp_path, only="silicon", workers=1).itertuples()
+    assert row.metric == metric
+    assert reason in row.costs
+
+
+def test_a_layout_that_fits_its_id_in_any_spelling_is_judged() -> None:
+    point = {**POINT, "model_path": "deepseek-ai/DeepSeek-R1", "tp_size": 4.0, "moe_tp_size": 1.0, "moe_ep_size": 4.0}
+    model = silicon.model_for("deepseek-ai/DeepSeek-R1")
+    for name in ("x_c4_tp4_ep4_7", "x_c4_tp4_0_ep4_0_7", "x_c4_tp4_epnone_7", "dsr1_c4_cfg7"):
+        assert silicon.impossible({**point, "id": name}, model, silicon._layout(point)) is None
+    assert "ep2" in str(silicon.impossible({**point, "id": "x_tp4_ep2_7"}, model, silicon._layout(point)))
+
+
+def test_the_scenario_of_a_point() -> None:
+    """Weights by the quantisation; gpt-oss as published, whatever the row says; experts spread over ranks."""
+
+    def scenario(assumptions: Assumptions = ONCE, **changes: Any) -> dict[str, Any]:
+        point = {**POINT, "gemm_quant_mode": None, **changes}
+        model, accelerator = silicon.model_for(point["model_path"]), silicon.accelerator_for(point["system"])
+        return silicon.scenario_for(point, model, accelerator, silicon._layout(point), assumptions)[0]
+
+    def pool(assumptions: Assumptions = ONCE, **changes: Any) -> dict[str, Any]:
+        found: dict[str, Any] = scenario(assumptions, **changes)["cluster"]["pools"][0]
+        return found
+
+    assert pool(gemm_quant_mode="fp8_block")["dtypes"] == {"weights": "fp8"}
+    assert pool(gemm_quant_mode="nvfp4")["dtypes"] == {"weights": "fp4"}
+    assert pool(gemm_quant_mode=None)["dtypes"] == {}
+    assert pool(gemm_quant_mode="nvfp4", model_path="openai/gpt-oss-120b")["dtypes"] == {}
+    moe = {"model_path": "openai/gpt-oss-120b", "tp_size": 8.0, "moe_tp_size": 2.0, "moe_ep_size": 4.0}
+    assert pool(**moe)["parallel"] == {"tp": 8, "pp": 1, "ep": 4}
+    assert scenario()["workload"]["loop"]["clients"] == 2
+    assert pool()["engine"] == {"name": "trtllm@1.0"}
+    assert pool(INFERENCEMAX, isl=8192)["engine"]["max_num_batched_tokens"] == 8320  # 2 + 8192 + 64, up to 64
+    assert "max_num_batched_tokens" not in pool(INFERENCEMAX, isl=8192, backend="vllm")["engine"]
+
+
+def test_requests_of_a_point() -> None:
+    fixed = silicon._trace(POINT, Assumptions(requests_per_client=10))
+    assert len(fixed) == 20
+    assert set(fixed.prompt_tokens.tolist()) == {100}
+    assert set(fixed.output_tokens.tolist()) == {11}
+    spread = silicon._trace({**POINT, "isl": 1000}, Assumptions(requests_per_client=500, shortest=0.8))
+    assert spread.prompt_tokens.min() >= 800
+    assert spread.prompt_tokens.max() <= 1000
+    assert np.mean(spread.prompt_tokens) == pytest.approx(900, rel=0.02)
+
+
+def test_kernel_tables_are_found_by_system_and_backend(tmp_path: Path) -> None:
+    assert silicon.costs_for(POINT, None) is None
+    assert silicon.costs_for(POINT, tmp_path) is None
+    path = tmp_path / "h200_sxm_trtllm.parquet"
+    path.touch()
+    assert silicon.costs_for(POINT, tmp_path) == {"kind": "measured", "profile": str(path)}
+
+
+def test_assumptions_that_cannot_be() -> None:
+    with pytest.raises(InputError, match="requests_per_client"):
+        Assumptions(requests_per_client=0)
+    with pytest.raises(InputError, match="stagger_s"):
+        Assumptions(stagger_s=-1.0)
+    with pytest.raises(InputError, match="shortest"):
+        Assumptions(shortest=0.0)
+
+
+def test_files_that_are_wrong(tmp_path: Path) -> None:
+    path = write_points(tmp_path, {"isl": "many"})
+    with pytest.raises(InputError, match=r"line 2: isl must be a number"):
+        validate(tmp_path, only="silicon")
+    path.write_text("id,backend\n")
+    with pytest.raises(InputError, match="lacks the columns silicon_data_source"):
+        validate(tmp_path, only="silicon")
+
+
+def _group(group: str, costs: str, *errors: float, metric: str = "tpot_mean") -> list[Any]:
+    return [compared("silicon", f"{group}/{i}", metric, 1.0, 1.0 + error, costs) for i, error in enumerate(errors)]
+
+
+def test_groups_are_judged_by_their_median_the_worst_first() -> None:
+    """Medians by hand: 9 %, 7 % and 11 %; the bar is 8 %, with fitted costs 12 %; four rows are not judged."""
+    frame = to_frame(
+        [
+            *_group("s/b/missed", "measured: x", 0.01, -0.09, 0.02, -0.2, 0.3),
+            *_group("s/b/met", "measured: x", 0.01, -0.07, 0.02, -0.2, 0.3),
+            *_group("s/b/fitted", "fitted: x", 0.11, 0.11, 0.11, 0.11, 0.11),
+            *_group("s/b/few", "measured: x", 5.0, 5.0, 5.0, 5.0),
+            *_group("s/b/late", "estimate, not measured", *[-0.6] * 5, metric="ttft_mean"),
+        ]
+    )
+    found = [
+        (each.subject, each.metric, round(each.value or 0, 6), each.bar, each.word) for each in serving_verdicts(frame)
+    ]
+    assert found == [
+        ("s/b/late", "ttft_mean", 0.6, 0.20, "fail"),
+        ("s/b/missed", "tpot_mean", 0.09, 0.08, "fail"),
+        ("s/b/fitted", "tpot_mean", 0.11, 0.12, "pass"),
+        ("s/b/met", "tpot_mean", 0.07, 0.08, "pass"),
+        ("s/b/few", "tpot_mean", 5.0, 0.08, "not judged"),
+    ]
+    assert {each.subject: each.costs for each in serving_verdicts(frame)}["s/b/late"] == "estimate"
+
+
+@pytest.mark.shared_data
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"the measured data is not at {SHARED}")
+def test_every_shared_point_is_read_and_its_layout_checked() -> None:
+    """As the README of the data says: 916 aggregated points, some with tp x ep in place of tp."""
+    points = silicon.read_points(SHARED / silicon.FILE)
+    assert len(points) == 1510
+    able = [point for point in points if silicon.left_out(point) is None]
+    assert len(able) == 916
+    names = {silicon.case_name(point) for point in points}
+    assert len(names) == len(points)  # a row of the table can be told from every other
+    contradicted = [
+        point
+        for point in able
+        if "the id says tp"
+        in (silicon.impossible(point, silicon.model_for(point["model_path"]), silicon._layout(point)) or "")
+    ]
+    assert contradicted
+    assert all(point["tp_size"] in (1.0, 4.0, 16.0, 64.0) for point in contradicted)

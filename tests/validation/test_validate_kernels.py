@@ -41,7 +41,7 @@ def test_every_accelerator_has_both_bounds_and_keeps_them(tmp_path: Path) -> Non
 
 
 def test_held_out_points_of_a_profile_are_rows(tmp_path: Path) -> None:
-    """Interpolation of times that are linear in each axis is exact."""
+    """Interpolation of times that are linear in each axis is exact; corners that were kept out are not met."""
     folder = write_profile(tmp_path / "layer_profiles" / GPUS, skew=False)
     chunks, decodes = list(product((16, 32, 64), (0, 256, 512))), list(product((1, 5, 10), (16, 250, 500, 1000)))
     shapes = [(*chunk, *decode) for chunk in [(0, 0), *chunks] for decode in [(0, 0), *decodes]][1:]
@@ -54,8 +54,9 @@ def test_held_out_points_of_a_profile_are_rows(tmp_path: Path) -> None:
     assert "kernel_attention_mixed_p90" in set(rows["metric"])
     assert not rows["metric"].str.contains("ignored").any()
     assert rows["measured"].isna().all()
-    mixed = rows[rows["metric"].str.startswith("kernel_attention_mixed")]
-    assert mixed["error"].abs().max() < 1e-9  # the made-up times are linear in each axis
+    mixed = rows.set_index("metric")["error"]
+    assert mixed["kernel_attention_mixed_median"] < 1e-9  # the made-up times are linear in each axis
+    assert mixed["kernel_attention_mixed_p90"] > 0.01  # corners of the grid that were held out
     assert rows["costs"].str.startswith("measured: vllm 0.19.0").all()
     assert set(frame.loc[frame["case"] == "RTXPRO6000/llama-3.1-8b/measured", "metric"]) == {
         kernels.DECODE_METRIC,

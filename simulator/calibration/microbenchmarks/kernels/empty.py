@@ -1,0 +1,16 @@
+"""A kernel that does nothing: what a launch costs."""
+# mypy: disable-error-code="import-not-found,no-untyped-def"
+
+from __future__ import annotations
+
+import triton
+
+
+@triton.jit
+def _empty():
+    """Do nothing."""
+
+
+def empty() -> None:
+    """Launch one program of one warp that does nothing."""
+    _empty[(1,)](num_warps=1)

@@ -324,13 +324,12 @@ def _cost(each: ResolvedPool, resolved: Resolved) -> CostModel:
         return ConstantCost(step_s=pool.cost.step_s, stages=each.plan.pp)
     assert pool.engine.host_overhead_s is not None
     if pool.cost.profile is not None:
-        from simulator.calibration.load import load_measurements
-        from simulator.cost.measured import MeasuredCost
+        from simulator.cost.measured_sources import measured_cost
 
-        return MeasuredCost(
+        return measured_cost(
             resolved.model,
             each.accelerator,
-            load_measurements(pool.cost.profile),
+            pool.cost.profile,
             each.plan,
             node=each.node,
             weights_dtype=pool.dtypes.weights,
@@ -338,7 +337,7 @@ def _cost(each: ResolvedPool, resolved: Resolved) -> CostModel:
             kv_dtype=pool.dtypes.kv,
             host_overhead_s=pool.engine.host_overhead_s,
             outside=pool.cost.outside or "extrapolate",
-            where=f"pool {pool.name!r}, {pool.cost.profile}",
+            where=f"pool {pool.name!r}",
         )
     from simulator.cost.roofline import roofline_cost
 

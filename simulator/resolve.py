@@ -132,7 +132,7 @@ def _resolve_pool(pool: Pool, index: int, model: ModelSpec) -> ResolvedPool:
     pool = _with_args(pool, index)
     node = None if pool.node is None else load_node(pool.node)
     accelerator = _accelerator(pool, node, index)
-    plan = ParallelPlan(pool.parallel.tp, pool.parallel.pp)
+    plan = ParallelPlan(pool.parallel.tp, pool.parallel.pp, pool.parallel.ep)
     plan.check(model)
     if node is not None and plan.tp > node.gpus:
         raise InputError(
@@ -227,7 +227,7 @@ def _limits(pool: Pool, engine: Engine | None, defaults: EngineDefaults, batchin
         "prefix_caching": True,
         "swap_space_gib": DEFAULT_SWAP_SPACE_GIB if swaps else 0.0,
         "async_scheduling": False,
-        "host_overhead_s": None if pool.cost.kind == "constant" else DEFAULT_HOST_OVERHEAD_S,
+        "host_overhead_s": DEFAULT_HOST_OVERHEAD_S,
     }
     own = defaults.limits if engine is not None else policy.defaults
     for key in own:
@@ -235,6 +235,8 @@ def _limits(pool: Pool, engine: Engine | None, defaults: EngineDefaults, batchin
             whose = f"batching policy {policy.name!r}" if engine is None else f"engine {engine.label}"
             raise InputError(f"the defaults of {whose} have an unknown limit {key!r}{did_you_mean(key, general)}")
     limits = {**general, **own}
+    if pool.cost.kind == "constant":
+        limits["host_overhead_s"] = None  # part of the constant
     given = {key: getattr(pool.engine, key) for key in general}
     return {**limits, **{key: value for key, value in given.items() if value is not None}}
 

@@ -214,6 +214,8 @@ class Parallel(Part):
     """Tensor parallel ranks."""
     pp: Annotated[int, Field(ge=1, le=64)] = 1
     """Pipeline stages."""
+    ep: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Tensor parallel ranks that the routed experts are spread over; ``tp / ep`` of them divide each expert."""
 
 
 class Dtypes(Part):
@@ -306,8 +308,9 @@ class Cost(Part):
     times. ``constant``: the same for all."""
     step_s: Annotated[float, Field(ge=1e-9, le=3600, allow_inf_nan=False)] | None = None
     """Duration of every step, seconds (``constant`` only)."""
-    profile: Text | None = None
-    """Measurements (``measured`` only): a Parquet file, or a layer profile, the folder ``<gpu>/<model>/<dtype>``."""
+    profile: tuple[Text, ...] | None = None
+    """Measurements (``measured`` only): Parquet files, or a layer profile, the folder ``<gpu>/<model>/<dtype>``; one or
+    a list, whose rows are put together."""
     outside: Literal["raise", "clip", "extrapolate"] | None = None
     """Batches outside what was measured (``measured`` only): an error, the nearest measured value, or a straight
     line through the last two; left out: ``extrapolate``."""
@@ -320,6 +323,13 @@ class Cost(Part):
         if isinstance(value, Mapping) and set(value) == {"constant"} and isinstance(value["constant"], Mapping):
             return {"kind": "constant", **value["constant"]}
         return value
+
+    @field_validator("profile", mode="before")
+    @classmethod
+    def _one(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return (value,)
+        return tuple(value) if isinstance(value, list) else value
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -56,6 +56,10 @@ def anchor_paths(data: dict[str, Any], folder: Path) -> None:
         if isinstance(holder, dict) and isinstance(holder.get(key), str) and is_path(holder[key]):
             holder[key] = str(folder / Path(holder[key]).expanduser())
 
+    def anchor_list(holder: Any, key: str) -> None:
+        if isinstance(holder, dict) and isinstance(holder.get(key), list):
+            holder[key] = [str(folder / Path(each).expanduser()) for each in holder[key] if isinstance(each, str)]
+
     def anchor_policy(holder: Any, key: str) -> None:
         if not isinstance(holder, dict):
             return
@@ -72,6 +76,7 @@ def anchor_paths(data: dict[str, Any], folder: Path) -> None:
         anchor(pool, "node", is_profile_file)
         if isinstance(pool, dict):
             anchor(pool.get("cost"), "profile", lambda _: True)
+            anchor_list(pool.get("cost"), "profile")
         for key in ("batching", "queueing", "kv_eviction"):
             anchor_policy(pool, key)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 
@@ -13,12 +11,15 @@ from simulator.cost.tables import curve
 
 MESSAGE_OPERATORS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send_recv")
 
+_NARROW = ("int8", "fp8")
+"""Datatypes that hidden states are not reduced in."""
+
 
 class Collectives:
     """Seconds of collectives over the ranks of one group.
 
-    Where several kernels were measured for an operator, those captured in CUDA graphs count, as engines run them
-    so; else NCCL's.
+    Where several kernels were measured for an operator, an engine's own count before NCCL's, and those captured in
+    CUDA graphs before others, as engines run them so.
 
     Parameters
     ----------
@@ -43,7 +44,8 @@ class Collectives:
             return
         lines = []
         for name in ("all_reduce", "all_gather"):
-            part = _preferred(rows[(rows["operator"] == name) & (rows["ranks"] == ranks)])
+            here = (rows["operator"] == name) & (rows["ranks"] == ranks)
+            part = _preferred(rows[here & ~rows["dtype"].isin(_NARROW)])
             if part.empty:
                 lines.append(f"tensor parallel {name}: not measured, estimate for {link.name}")
                 continue
@@ -71,18 +73,18 @@ class Collectives:
         if self._link is None:
             return np.zeros_like(size)
         if "all_gather" in self._curves:
-            # Measured by what each rank holds before.
-            return np.where(size > 0, curve(*self._curves["all_gather"], size / self._ranks, hold=False), 0.0)
+            return np.where(size > 0, curve(*self._curves["all_gather"], size, hold=False), 0.0)
         return self._link.all_gather_s(size, self._ranks)
 
 
 def _preferred(part: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of one kernel: in a CUDA graph, else NCCL, else the first by name."""
-    kernels: Sequence[str] = sorted({str(name) for name in part["kernel"].dropna()})
+    """Return the rows of one kernel: an engine's before NCCL's, in a CUDA graph before others."""
+    kernels = {str(name) for name in part["kernel"].dropna()}
     if not kernels:
         return part
-    for wanted in ("graph", "nccl"):
-        for name in kernels:
-            if wanted in name.lower():
-                return part[part["kernel"] == name]
-    return part[part["kernel"] == kernels[0]]
+
+    def rank(name: str) -> tuple[bool, bool, bool, str]:
+        lowered = name.lower()
+        return "nccl" in lowered, "eager" in lowered, "graph" not in lowered, name
+
+    return part[part["kernel"] == min(kernels, key=rank)]

@@ -8,6 +8,7 @@ alike, so that the tables made of them are the same everywhere; no power, no sum
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -38,10 +39,13 @@ class Kernels(Protocol):
     ----------
     attention, window_attention
         Of one layer: attending to everything, and to the model's sliding window.
+    substitutions
+        Steps that lay beyond what the source knows, by what; counted as they are computed.
     """
 
     attention: Attention
     window_attention: Attention
+    substitutions: Counter[str]
 
     @property
     def sources(self) -> Sequence[str]:
@@ -154,6 +158,7 @@ class RooflineKernels:
             efficiency=efficiency,
         )
         self.window_attention: Attention = self.attention
+        self.substitutions: Counter[str] = Counter()
 
     @property
     def sources(self) -> tuple[str, ...]:

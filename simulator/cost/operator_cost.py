@@ -62,6 +62,7 @@ class OperatorCost:
         model, plan = shapes.model, shapes.plan
         self._operators = OperatorTimes(shapes, kernels)
         self._attention = kernels.attention
+        self._substitutions = kernels.substitutions
         self._window_attention = kernels.window_attention
         self._model = model
         self._host_overhead_s = host_overhead_s
@@ -74,13 +75,18 @@ class OperatorCost:
             (stage, float(len(layers) - sliding[stage]), float(sliding[stage]))
             for stage, layers in enumerate(self._layers)
         ]
-        self._sources = (*kernels.sources, *self._describe(), *notes)
         self._stage_s: list[tuple[float, ...]] = []  # by tokens: seconds of each stage
         self._head_s: list[float] = []  # by rows of logits
         self._rare_tokens: dict[int, tuple[float, ...]] = {}
         self._rare_rows: dict[int, float] = {}
         self._stage_s = self._token_rows(_FIRST_TABLE)
         self._head_s = self._head_row_s(np.arange(_FIRST_TABLE, dtype=np.float64)).tolist()
+        self._sources = (*kernels.sources, *self._describe(), *notes)
+
+    @property
+    def substitutions(self) -> dict[str, int]:
+        """Steps that lay outside what was measured, by what was substituted; those of a run cut short included."""
+        return dict(sorted(self._substitutions.items()))
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -246,12 +246,13 @@ def test_a_scenario_runs_on_measured_costs_and_names_them(profile, tmp_path, tab
     assert "kernel times on RTXPRO6000, vllm 0.19.0" in str(from_folder.summary["costs"])
 
 
-def test_a_relative_profile_is_relative_to_the_scenario_file(tmp_path):
+@pytest.mark.parametrize("given", ["profiles/p", "[profiles/p]"])
+def test_a_relative_profile_is_relative_to_the_scenario_file(tmp_path, given):
     write_profile(tmp_path / "profiles" / "p")
     file = tmp_path / "s.yaml"
-    file.write_text("cluster: {pools: [{cost: {kind: measured, profile: profiles/p, outside: clip}}]}")
+    file.write_text(f"cluster: {{pools: [{{cost: {{kind: measured, profile: {given}, outside: clip}}}}]}}")
     cost = Scenario.from_yaml(file).cluster.pools[0].cost
-    assert (cost.profile, cost.outside) == (str(tmp_path / "profiles" / "p"), "clip")
+    assert (cost.profile, cost.outside) == ((str(tmp_path / "profiles" / "p"),), "clip")
 
 
 @pytest.mark.parametrize(

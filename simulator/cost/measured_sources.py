@@ -1,0 +1,115 @@
+"""Which cost model a set of measurements makes: of a model's layers where they hold some, else of kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from simulator.calibration.load import load_measurements
+from simulator.cost.efficiency import DEFAULT_EFFICIENCY
+from simulator.cost.kernels import RooflineKernels
+from simulator.cost.links import stage_link
+from simulator.cost.measured import MeasuredCost
+from simulator.cost.operator_cost import OperatorCost
+from simulator.cost.roofline import kernel_shapes, widened
+from simulator.cost.table_kernels import TableKernels
+from simulator.errors import InputError
+from simulator.models.spec import ModelSpec
+from simulator.parallel import ParallelPlan
+
+if TYPE_CHECKING:
+    from hardware_profiles import Accelerator, NodeType
+
+
+def measured_cost(
+    model: ModelSpec,
+    accelerator: Accelerator,
+    profiles: Sequence[str],
+    plan: ParallelPlan,
+    *,
+    node: NodeType | None,
+    weights_dtype: str | None,
+    activation_dtype: str | None,
+    kv_dtype: str | None,
+    host_overhead_s: float,
+    outside: str,
+    where: str,
+) -> MeasuredCost | OperatorCost:
+    """Return the cost model that measurements make.
+
+    Those of a model's layers (``attention`` with a model, as layer profiles have) make a `MeasuredCost`; others of the
+    same files add what they lack, collectives. Kernels of their own shapes make an `OperatorCost` of `TableKernels`.
+
+    Parameters
+    ----------
+    profiles
+        Files and directories, whose rows are put together.
+
+    Raises
+    ------
+    InputError
+        If something can't be read, was measured on another accelerator, or can't make the model.
+    """
+    rows = _loaded(tuple((path, _stamp(path)) for path in profiles))
+    where = f"{where}, {', '.join(profiles)}"
+    if (rows["operator"] == "attention").any():
+        return MeasuredCost(
+            model,
+            accelerator,
+            rows,
+            plan,
+            node=node,
+            weights_dtype=weights_dtype,
+            activation_dtype=activation_dtype,
+            kv_dtype=kv_dtype,
+            host_overhead_s=host_overhead_s,
+            outside=outside,
+            where=where,
+        )
+    _check_hardware(rows, accelerator, where)
+    if outside != "extrapolate":
+        raise InputError(f"{where}: outside={outside!r} needs a layer profile; kernel tables are extrapolated")
+    shapes = kernel_shapes(
+        model,
+        accelerator,
+        plan,
+        weights_dtype=weights_dtype,
+        activation_dtype=activation_dtype,
+        kv_dtype=kv_dtype,
+        node=node,
+    )
+    return OperatorCost(
+        shapes,
+        TableKernels(rows, shapes, RooflineKernels(shapes, DEFAULT_EFFICIENCY)),
+        host_overhead_s=host_overhead_s,
+        stage_link=stage_link(accelerator, node, plan.gpus) if plan.pp > 1 else None,
+        notes=widened(shapes),
+    )
+
+
+def _stamp(path: str) -> int:
+    """Return when a file was last written, ns; 0 for what isn't a file."""
+    file = Path(path)
+    return file.stat().st_mtime_ns if file.is_file() else 0
+
+
+@lru_cache(maxsize=2)
+def _loaded(profiles: tuple[tuple[str, int], ...]) -> pd.DataFrame:
+    """Read measurements; kept, as many runs of one process mostly use the same. Nobody writes into the table."""
+    return pd.concat([load_measurements(path) for path, _ in profiles], ignore_index=True)
+
+
+def _check_hardware(rows: pd.DataFrame, accelerator: Accelerator, where: str) -> None:
+    from hardware_profiles import load_accelerator
+
+    for name in sorted(set(rows["hardware"])):
+        try:
+            known = load_accelerator(name).name
+        except ValueError:
+            continue  # a machine without a profile of ours
+        if known != accelerator.name:
+            raise InputError(f"{where}: was measured on {known}, and the pool has {accelerator.name}; choose that one")

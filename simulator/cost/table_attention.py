@@ -1,0 +1,163 @@
+"""Attention of one layer from measured kernels: chunks and decodes apart, each by two numbers.
+
+Decodes are looked up by how many they are and by the mean of the tokens they attend to; chunks by how many and by the
+mean of their pairs of a new token and one that it attends to, which is what their arithmetic grows with, so that a
+chunk with cached context counts as a fresh prompt with as many pairs. Linear between measured points in both; a
+straight line beyond the last, the least value below the first. What lies beyond is counted.
+
+Numbers for one step and arrays for a run go through the same floating-point operations in the same order.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+
+from simulator.cost.attention import Attention, Ints
+from simulator.cost.kernels import Floats
+from simulator.cost.tables import Axis
+
+
+class Surface:
+    """Seconds over (count, size): a piecewise linear curve over size for each measured count, linear between counts.
+
+    Counts need not have been measured at the same sizes.
+    """
+
+    def __init__(self, counts: Floats, sizes: Floats, times: Floats) -> None:
+        axis = sorted({float(count) for count in counts})
+        self._axis = Axis.of(axis)
+        self.max_count = axis[-1]
+        self._curves = []
+        for count in axis:
+            here = counts == count
+            order = np.argsort(sizes[here], kind="stable")
+            points = Axis.of(sizes[here].tolist())
+            values = times[here][order]
+            if points.single:
+                values = np.repeat(values, 2)
+            self._curves.append((points, values, list(points.values), list(points.scale), values.tolist()))
+        if self._axis.single:
+            self._curves.append(self._curves[0])
+        self.max_size = float(sizes.max())
+
+    def _interval(self, count: float) -> tuple[int, float]:
+        axis = self._axis
+        index = bisect_right(axis.values, count, 1, len(axis.values) - 1) - 1
+        weight = (count - axis.values[index]) * axis.scale[index]
+        return index, weight if weight > 0.0 else 0.0
+
+    def one(self, count: int, size: float) -> float:
+        """Return the seconds of one point."""
+        index, weight = self._interval(count)
+        low = self._on_curve(index, size)
+        if weight == 0.0:
+            return low
+        return low + (self._on_curve(index + 1, size) - low) * weight
+
+    def _on_curve(self, index: int, size: float) -> float:
+        _, _, points, scale, values = self._curves[index]
+        at = bisect_right(points, size, 1, len(points) - 1) - 1
+        weight = (size - points[at]) * scale[at]
+        if weight < 0.0:
+            weight = 0.0
+        return values[at] + (values[at + 1] - values[at]) * weight
+
+    def many(self, count: int, sizes: Floats) -> Floats:
+        """Return the seconds of points that have the count in common."""
+        index, weight = self._interval(count)
+        low = self._on_curve_run(index, sizes)
+        if weight == 0.0:
+            return low
+        return np.asarray(low + (self._on_curve_run(index + 1, sizes) - low) * weight)
+
+    def _on_curve_run(self, index: int, sizes: Floats) -> Floats:
+        axis, values, points, scale, _ = self._curves[index]
+        inner = np.array(axis.values)[1 : len(points) - 1]
+        at = np.searchsorted(inner, sizes, side="right")
+        weight = np.maximum((sizes - np.array(points)[at]) * np.array(scale)[at], 0.0)
+        return np.asarray(values[at] + (values[at + 1] - values[at]) * weight)
+
+
+class TableAttention:
+    """Attention of one layer from two surfaces; where one was not measured, another source's.
+
+    Parameters
+    ----------
+    decode, prefill
+        Measured, or None.
+    estimate
+        What counts in their place.
+    substitutions
+        Where steps beyond what was measured are counted.
+    """
+
+    def __init__(
+        self, decode: Surface | None, prefill: Surface | None, estimate: Attention, substitutions: Counter[str]
+    ) -> None:
+        self._decode, self._prefill, self._estimate = decode, prefill, estimate
+        self._substitutions = substitutions
+
+    def decode_s(self, attended: int, decodes: int) -> float:
+        """Return the seconds of the decodes of one step."""
+        table = self._decode
+        if table is None:
+            return self._estimate.decode_s(attended, decodes)
+        kv = attended / decodes
+        if decodes > table.max_count or kv > table.max_size:
+            self._substitutions["decode attention: more or longer decodes than measured"] += 1
+        return table.one(decodes, kv)
+
+    def decode_run_s(self, attended: Ints, decodes: int) -> Floats:
+        """Return the same for each step of a run."""
+        table = self._decode
+        if table is None:
+            return self._estimate.decode_run_s(attended, decodes)
+        kv = attended / decodes
+        if decodes > table.max_count or kv[-1] > table.max_size:
+            self._substitutions["decode attention: more or longer decodes than measured"] += len(kv)
+        return table.many(decodes, kv)
+
+    def prefill_s(self, chunks: int, new: int, cached: int, pairs: int, context: int) -> float:
+        """Return the seconds of the chunks of one step."""
+        table = self._prefill
+        if table is None:
+            return self._estimate.prefill_s(chunks, new, cached, pairs, context)
+        mean = pairs / chunks
+        if chunks > table.max_count or mean > table.max_size:
+            self._substitutions["prefill attention: more or longer chunks than measured"] += 1
+        return table.one(chunks, mean)
+
+    def prefill_run_s(self, chunks: int, new: int, cached: Ints, pairs: Ints, context: Ints) -> Floats:
+        """Return the same for each step of a run."""
+        table = self._prefill
+        if table is None:
+            return self._estimate.prefill_run_s(chunks, new, cached, pairs, context)
+        mean = pairs / chunks
+        if chunks > table.max_count or mean[-1] > table.max_size:
+            self._substitutions["prefill attention: more or longer chunks than measured"] += len(mean)
+        return table.many(chunks, mean)
+
+
+def decode_surface(rows: pd.DataFrame) -> Surface | None:
+    """Return the surface of rows that have one shape of heads; None without rows."""
+    return _surface(rows, "decodes", "decode_kv")
+
+
+def prefill_surface(rows: pd.DataFrame, window: int | None) -> Surface | None:
+    """Return the same over pairs of fresh prompts; None without rows."""
+    fresh = rows[rows["cached_tokens"] == 0]
+    new = fresh["new_tokens"].to_numpy(dtype=np.float64)
+    inside = new if window is None else np.minimum(new, window)
+    pairs = inside * (inside + 1.0) / 2.0 + (new - inside) * inside
+    return _surface(fresh.assign(pairs=pairs), "sequences", "pairs")
+
+
+def _surface(rows: pd.DataFrame, count: str, size: str) -> Surface | None:
+    if rows.empty:
+        return None
+    median = rows.groupby([count, size], sort=True)["time_s"].median().reset_index()
+    return Surface(*(median[name].to_numpy(dtype=np.float64) for name in (count, size, "time_s")))

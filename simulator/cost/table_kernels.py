@@ -1,0 +1,298 @@
+"""Kernel times from tables of measured kernels of any shape, such as `simulator.calibration.aiconfigurator` imports.
+
+Each operator of the model is looked up by its own shape on one rank:
+
+- **Products** by (tokens, n, k): a curve over tokens for each measured (n, k). A matrix whose (n, k) was not measured
+  takes the roofline's time for it times what the four measured ones around it take over theirs, linear in n and k.
+  Measured products in fp8 with one scale a tensor include the quantisation of their input, which engines fuse into the
+  norm or activation before: it is taken off where it was measured alone. That of formats with blocks stays in.
+- **Attention** by heads, `simulator.cost.table_attention`.
+- **Routed experts** by their sizes, layout and the distribution of routing.
+- **Collectives** by bytes, `simulator.cost.collectives`.
+
+What was not measured is the estimate's, and ``sources`` lists it: elementwise kernels always are.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from simulator.cost.attention import Attention
+from simulator.cost.collectives import Collectives
+from simulator.cost.kernels import Floats, Kernels, KernelShapes
+from simulator.cost.table_attention import TableAttention, decode_surface, prefill_surface
+from simulator.cost.tables import curve
+from simulator.models.dtypes import canonical_dtype
+from simulator.sharding import Matrix, rank_heads, rank_kv_heads
+
+DEFAULT_ROUTING = "power_law_1.2"
+"""Which measured distribution of tokens over experts stands for traffic: a power law of exponent 1.2, the more skewed
+of the two that AIConfigurator measures (an assumption; its own default for most models)."""
+
+_STORED_AS = {"fp8": ("fp8_block", "fp8"), "fp4": ("fp4",), "mxfp4": ("mxfp4",)}
+"""Names of measured weight formats that stand for one of ours, the preferred first. ``fp8`` of a model that is
+published so is in blocks of 128 x 128, as DeepSeek-V3's; other models' is per tensor or channel."""
+
+
+class TableKernels:
+    """Kernel times of one model on one rank, measured where they were.
+
+    Parameters
+    ----------
+    rows
+        Measurements of one accelerator (`simulator.calibration.schema`).
+    shapes
+        What is computed.
+    estimate
+        Source of what was not measured.
+    routing
+        Which distribution of tokens over experts.
+
+    Attributes
+    ----------
+    substitutions
+        Steps that lay beyond what was measured, by what.
+    """
+
+    attention: Attention
+    window_attention: Attention
+
+    def __init__(
+        self, rows: pd.DataFrame, shapes: KernelShapes, estimate: Kernels, *, routing: str = DEFAULT_ROUTING
+    ) -> None:
+        self._shapes, self._estimate = shapes, estimate
+        self.substitutions: Counter[str] = Counter()
+        self._of = dict(tuple(rows.groupby("operator", sort=True)))
+        self._empty = rows[:0]
+        self._missing: list[str] = []
+        self._made: dict[str, str] = {}
+        self._collectives = Collectives(rows, shapes.plan.tp, shapes.link)
+        self._curves: dict[tuple[str, int, int], tuple[Floats, Floats] | None] = {}
+        self._experts = self._expert_curve(routing) if shapes.model.moe is not None else None
+        if shapes.model.mla is None:
+            self.attention = self._attention(None)
+            window = shapes.model.sliding_window if shapes.model.num_sliding_layers else None
+            self.window_attention = self.attention if window is None else self._attention(window)
+        else:
+            self.attention = self.window_attention = self._latent_attention()
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """What was measured, by operator, and what was not."""
+        lines = [f"measured {name}: {made}" for name, made in self._made.items()]
+        lines += self._collectives.sources
+        lines += [f"not measured, estimate in its place: {what}" for what in self._missing]
+        lines.append("norms, rotary embedding, activation, cache write, embedding and sampler: estimate by bytes moved")
+        return (*lines, *(line for line in self._estimate.sources if line.startswith(("estimate", "fitted"))))
+
+    # ------------------------------------------------------------------------------------------------ products
+
+    def gemm(self, matrix: Matrix, rows: Floats) -> Floats:
+        """Return the seconds of one product."""
+        form = self._shapes.formats[matrix.family]
+        key = (form, matrix.outputs, matrix.inputs)
+        if key not in self._curves:
+            self._curves[key] = self._product(matrix, form)
+        found = self._curves[key]
+        if found is None:
+            return self._estimate.gemm(matrix, rows)
+        return curve(*found, rows, hold=False)
+
+    def _product(self, matrix: Matrix, form: str) -> tuple[Floats, Floats] | None:
+        """Return tokens and seconds of a matrix; None where its format was not measured."""
+        part = self._rows("gemm")
+        part = self._stored_as(part, form)
+        if part.empty:
+            self._lacks(f"products with {form} weights")
+            return None
+        self._note("gemm", part)
+        n, k = matrix.outputs, matrix.inputs
+        exact = part[(part["n"] == n) & (part["k"] == k)]
+        if not exact.empty:
+            return self._unquantised(exact, *_by_tokens(exact))
+        known = part.groupby(["n", "k"], sort=True).size().index.to_frame().to_numpy(dtype=np.int64)
+        corners = [(a, b, w * v) for a, w in _between(known[:, 0], n) for b, v in _between(known[:, 1], k) if w * v > 0]
+        total, weights = None, 0.0
+        tokens = np.array([], dtype=np.float64)
+        for a, b, weight in corners:
+            rows = part[(part["n"] == a) & (part["k"] == b)]
+            if rows.empty:
+                continue
+            points, times = _by_tokens(rows)
+            points, times = self._unquantised(rows, points, times)
+            over = times / self._estimate.gemm(Matrix(matrix.family, int(b), int(a)), points)
+            if total is None:
+                tokens, total = points, np.zeros_like(points)
+            ratio = np.interp(tokens, points, over)
+            total = total + weight * ratio
+            weights += weight
+        if total is None:
+            self._lacks(f"products of {n} x {k}")
+            return None
+        return tokens, np.asarray(self._estimate.gemm(matrix, tokens) * (total / weights))
+
+    def _unquantised(self, rows: pd.DataFrame, points: Floats, times: Floats) -> tuple[Floats, Floats]:
+        """Take the quantisation of the input off products of one (n, k) in fp8 per tensor."""
+        quantize = self._rows("quantize")
+        if rows["weight_dtype"].iloc[0] != "fp8" or quantize.empty:
+            return points, times
+        part = quantize[(quantize["k"] == rows["k"].iloc[0]) & quantize["kernel"].str.startswith("dynamic")]
+        if part.empty:
+            return points, times
+        self._note("quantize", part, ", taken off products in fp8 per tensor: engines fuse it")
+        return points, np.maximum(times - curve(*_by_tokens(part), points, hold=False), 0.5 * times)
+
+    # ----------------------------------------------------------------------------------------------- attention
+
+    def _attention(self, window: int | None) -> Attention:
+        shapes = self._shapes
+        model, tp = shapes.model, shapes.plan.tp
+        heads, kv_heads = rank_heads(model, tp), rank_kv_heads(model, tp)
+        found = {}
+        for name in ("prefill_attention", "decode_attention"):
+            part = self._rows(name)
+            part = part[
+                (part["heads"] == heads) & (part["kv_heads"] == kv_heads) & (part["head_dim"] == model.head_dim)
+            ]
+            part = part[part["window"].isna() if window is None else part["window"] == window]
+            part = part[part["kv_dtype"].isin(_spelled(shapes.kv_dtype))]
+            if part.empty:
+                within = "" if window is None else f" within {window} tokens"
+                self._lacks(
+                    f"{name} with {heads} heads, {kv_heads} key-value heads of {model.head_dim}, KV in "
+                    f"{shapes.kv_dtype}{within}"
+                )
+            else:
+                self._note(name, part)
+            found[name] = part
+        return TableAttention(
+            decode_surface(found["decode_attention"]),
+            prefill_surface(found["prefill_attention"], window),
+            self._estimate.attention,
+            self.substitutions,
+        )
+
+    def _latent_attention(self) -> Attention:
+        shapes = self._shapes
+        heads = rank_heads(shapes.model, shapes.plan.tp)
+        found = {}
+        for name in ("mla_prefill", "mla_decode"):
+            part = self._rows(name)
+            part = part[(part["heads"] == heads) & part["kv_dtype"].isin(_spelled(shapes.kv_dtype))]
+            if part.empty:
+                self._lacks(f"{name} with {heads} heads, KV in {shapes.kv_dtype}")
+            else:
+                self._note(name, part)
+            found[name] = part
+        return TableAttention(
+            decode_surface(found["mla_decode"]),
+            prefill_surface(found["mla_prefill"], None),
+            self._estimate.attention,
+            self.substitutions,
+        )
+
+    # ------------------------------------------------------------------------------------------------- experts
+
+    def experts(self, tokens: Floats, idle: Floats) -> Floats:
+        """Return the seconds of a layer's routed experts on the rank that has the most to do."""
+        if self._experts is None:
+            return self._estimate.experts(tokens, idle)
+        return curve(*self._experts, tokens, hold=False)
+
+    def _expert_curve(self, routing: str) -> tuple[Floats, Floats] | None:
+        shapes = self._shapes
+        model, plan, moe = shapes.model, shapes.plan, shapes.model.moe
+        assert moe is not None
+        part = self._rows("experts")
+        sizes = {
+            "hidden_size": model.hidden_size,
+            "intermediate_size": moe.expert_intermediate_size,
+            "num_experts": moe.num_experts,
+            "top_k": moe.experts_per_token,
+            "moe_tp": plan.moe_tp,
+            "moe_ep": plan.ep,
+        }
+        for name, value in sizes.items():
+            part = part[part[name] == value]
+        part = self._stored_as(part, shapes.formats["experts"])
+        if part.empty:
+            self._lacks(
+                f"experts of {moe.num_experts} x {moe.expert_intermediate_size} in {shapes.formats['experts']}, "
+                f"tp={plan.moe_tp} ep={plan.ep}"
+            )
+            return None
+        known = sorted(set(part["routing"].dropna()))
+        chosen = routing if routing in known else (known[0] if known else None)
+        if chosen is not None:
+            part = part[part["routing"] == chosen]
+        self._note("experts", part, "" if chosen is None else f", routing {chosen}")
+        return _by_tokens(part)
+
+    # --------------------------------------------------------------------------------------------- the estimate's
+
+    def elementwise(self, elements_per_row: float, rows: Floats, kernels: int) -> Floats:
+        """Return the seconds of kernels that only move memory: the estimate's."""
+        return self._estimate.elementwise(elements_per_row, rows, kernels)
+
+    def all_reduce(self, size: Floats) -> Floats:
+        """Return the seconds of an all-reduce."""
+        return self._collectives.all_reduce(size)
+
+    def all_gather(self, size: Floats) -> Floats:
+        """Return the seconds of an all-gather."""
+        return self._collectives.all_gather(size)
+
+    # -------------------------------------------------------------------------------------------------- lookups
+
+    def _rows(self, operator: str) -> pd.DataFrame:
+        return self._of.get(operator, self._empty)
+
+    def _stored_as(self, part: pd.DataFrame, form: str) -> pd.DataFrame:
+        """Return the rows of the measured weight format that stands for one of ours."""
+        names: Sequence[str] = _STORED_AS.get(form, _spelled(form))
+        if form == "fp8" and self._shapes.model.default_dtype != "fp8":
+            names = tuple(reversed(names))
+        for name in names:
+            found = part[part["weight_dtype"] == name]
+            if not found.empty:
+                return found
+        return part[:0]
+
+    def _lacks(self, what: str) -> None:
+        if what not in self._missing:
+            self._missing.append(what)
+
+    def _note(self, name: str, part: pd.DataFrame, more: str = "") -> None:
+        if name not in self._made:
+            first = part.iloc[0]
+            self._made[name] = f"{first['software']} {first['software_version']}, {first['source']}{more}"
+
+
+def _spelled(dtype: str) -> tuple[str, ...]:
+    """Return a datatype and the other 16-bit one, whose kernels take as long."""
+    dtype = canonical_dtype(dtype, "datatype")
+    return {"bf16": ("bf16", "fp16"), "fp16": ("fp16", "bf16")}.get(dtype, (dtype,))
+
+
+def _by_tokens(rows: pd.DataFrame) -> tuple[Floats, Floats]:
+    median = rows.groupby("tokens", sort=True)["time_s"].median()
+    return median.index.to_numpy(dtype=np.float64), median.to_numpy(dtype=np.float64)
+
+
+def _between(known: np.ndarray[tuple[int], np.dtype[np.int64]], value: int) -> list[tuple[int, float]]:
+    """Return the measured values around one with their weights; the nearest alone beyond the ends."""
+    values = np.unique(known)
+    if value <= values[0]:
+        return [(int(values[0]), 1.0)]
+    if value >= values[-1]:
+        return [(int(values[-1]), 1.0)]
+    at = int(np.searchsorted(values, value, side="right")) - 1
+    low, high = int(values[at]), int(values[at + 1])
+    if low == value:
+        return [(low, 1.0)]
+    weight = (value - low) / (high - low)
+    return [(low, 1.0 - weight), (high, weight)]

@@ -323,6 +323,9 @@ def _cost(each: ResolvedPool, resolved: Resolved) -> CostModel:
 
         return ConstantCost(step_s=pool.cost.step_s, stages=each.plan.pp)
     assert pool.engine.host_overhead_s is not None
+    from simulator.cost.graphs import CudaGraphs
+
+    graphs = CudaGraphs(tuple(pool.engine.cuda_graph_sizes or ()), pool.engine.cuda_graph_steps == "decode")
     if pool.cost.profile is not None:
         from simulator.cost.measured_sources import measured_cost
 
@@ -336,6 +339,7 @@ def _cost(each: ResolvedPool, resolved: Resolved) -> CostModel:
             activation_dtype=pool.dtypes.activations,
             kv_dtype=pool.dtypes.kv,
             host_overhead_s=pool.engine.host_overhead_s,
+            graphs=graphs,
             outside=pool.cost.outside or "extrapolate",
             where=f"pool {pool.name!r}",
         )
@@ -350,6 +354,7 @@ def _cost(each: ResolvedPool, resolved: Resolved) -> CostModel:
         activation_dtype=pool.dtypes.activations,
         kv_dtype=pool.dtypes.kv,
         host_overhead_s=pool.engine.host_overhead_s,
+        graphs=graphs,
     )
 
 

@@ -227,6 +227,8 @@ def _limits(pool: Pool, engine: Engine | None, defaults: EngineDefaults, batchin
         "prefix_caching": True,
         "swap_space_gib": DEFAULT_SWAP_SPACE_GIB if swaps else 0.0,
         "async_scheduling": False,
+        "cuda_graph_sizes": (),
+        "cuda_graph_steps": "all",
         "host_overhead_s": DEFAULT_HOST_OVERHEAD_S,
     }
     own = defaults.limits if engine is not None else policy.defaults
@@ -238,7 +240,10 @@ def _limits(pool: Pool, engine: Engine | None, defaults: EngineDefaults, batchin
     if pool.cost.kind == "constant":
         limits["host_overhead_s"] = None  # part of the constant
     given = {key: getattr(pool.engine, key) for key in general}
-    return {**limits, **{key: value for key, value in given.items() if value is not None}}
+    limits.update({key: value for key, value in given.items() if value is not None})
+    if engine is not None and pool.engine.cuda_graph_sizes is None:
+        limits["cuda_graph_sizes"] = engine.cuda_graph_sizes(limits["max_num_seqs"])
+    return limits
 
 
 def _plan_memory(

@@ -267,6 +267,11 @@ class Engine(Part):
     """Host memory for swapped-out KV on each rank, GiB."""
     async_scheduling: bool | None = None
     """Compose each step while the one before it runs; needs one pipeline stage. Left out: as the engine does."""
+    cuda_graph_sizes: tuple[Count, ...] | None = None
+    """Numbers of tokens that CUDA graphs were captured for, ascending: a smaller step is padded to the next. Left out:
+    as the engine does; empty: nothing is padded."""
+    cuda_graph_steps: Literal["all", "decode"] | None = None
+    """Which steps run in CUDA graphs: all of them, or those without prefill chunks."""
     host_overhead_s: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] | None = None
     """Time of every step that the host adds (scheduling, launches), seconds; left out: the cost model's."""
 
@@ -280,6 +285,15 @@ class Engine(Part):
             if value.get("version") not in (None, version):
                 raise ValueError(f"version is given twice: {value['name']!r} and {value['version']!r}")
             return {**value, "name": name, "version": version}
+        return value
+
+    @field_validator("cuda_graph_sizes", mode="before")
+    @classmethod
+    def _ascending(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            if list(value) != sorted(value):
+                raise ValueError(f"must be ascending, got {list(value)}")
+            return tuple(value)
         return value
 
     @field_validator("version", mode="before")

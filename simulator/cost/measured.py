@@ -18,6 +18,7 @@ import pandas as pd
 from simulator.calibration.schema import one_value, tp_degrees
 from simulator.cost.collectives import MESSAGE_OPERATORS, Collectives
 from simulator.cost.efficiency import DEFAULT_HOST_OVERHEAD_S
+from simulator.cost.graphs import NO_GRAPHS, CudaGraphs
 from simulator.cost.kernels import Floats
 from simulator.cost.links import P2P_LATENCY_S, stage_link
 from simulator.cost.measured_attention import OUTSIDE, MeasuredAttention
@@ -73,6 +74,8 @@ class MeasuredCost:
         Seconds a step that the accelerator waits for the host; None: `DEFAULT_HOST_OVERHEAD_S`.
     node
         Node type, for the links between GPUs.
+    graphs
+        How steps are padded.
     outside
         Shapes outside the measured range: ``"raise"``, ``"clip"`` (the nearest measured value holds) or
         ``"extrapolate"`` (a straight line through the last two; below the least, the least holds). The latter two are
@@ -98,6 +101,7 @@ class MeasuredCost:
         activation_dtype: str | None = None,
         host_overhead_s: float | None = None,
         node: NodeType | None = None,
+        graphs: CudaGraphs = NO_GRAPHS,
         outside: str = "extrapolate",
         where: str = "measurements",
     ) -> None:
@@ -129,7 +133,7 @@ class MeasuredCost:
         _check_dtypes(measurements, wanted, where)
         rows = _of_tp(measurements, plan.tp, where)
         self._host_overhead_s, self._outside, self._where = host_overhead_s, outside, where
-        self._model, self._plan = model, plan
+        self._model, self._plan, self._graphs = model, plan, graphs
         self._hidden_bytes = model.hidden_size * shapes.activation_bytes
         self._shapes = shapes
         self._collectives = Collectives(collectives, plan.tp, shapes.link)
@@ -151,7 +155,7 @@ class MeasuredCost:
         )
         self._substitutions: Counter[str] = Counter()
         self._sources = self._describe(rows)
-        self._stage_s = self._token_rows(_FIRST_TABLE)
+        self._chunk_steps, self._decode_steps = self._token_tables(_FIRST_TABLE)
         self._head_s = self._head_row_s(_FIRST_TABLE)
 
     @property
@@ -172,7 +176,8 @@ class MeasuredCost:
         rows = shape.logit_rows
         if tokens > self._max_tokens or rows > self._max_rows:
             self._note(tokens, rows, 1)
-        seconds = self._stage_s[tokens][0] + self._counts[0] * self._attention.one(shape) + self._head_s[rows]
+        fixed = (self._chunk_steps if shape.chunks else self._decode_steps)[tokens][0]
+        seconds = fixed + self._counts[0] * self._attention.one(shape) + self._head_s[rows]
         duration = round(seconds * _NS_PER_S)
         return duration if duration > 1 else 1
 
@@ -184,7 +189,7 @@ class MeasuredCost:
             self._note(tokens, rows, 1)
         attention = self._attention.one(shape)
         durations = []
-        for stage, fixed in enumerate(self._stage_s[tokens]):
+        for stage, fixed in enumerate((self._chunk_steps if shape.chunks else self._decode_steps)[tokens]):
             seconds = fixed + self._counts[stage] * attention
             if stage == self._last:
                 seconds = seconds + self._head_s[rows]
@@ -199,7 +204,7 @@ class MeasuredCost:
             self._note(tokens, rows, k)
         attention = self._attention.run(shape, np.arange(k, dtype=np.int64))
         total = np.zeros(k, dtype=np.int64)
-        for stage, fixed in enumerate(self._stage_s[tokens]):
+        for stage, fixed in enumerate((self._chunk_steps if shape.chunks else self._decode_steps)[tokens]):
             seconds = fixed + self._counts[stage] * attention
             if stage == self._last:
                 seconds = seconds + self._head_s[rows]
@@ -210,8 +215,9 @@ class MeasuredCost:
         """Return the seconds of one step by operator, summed over layers and stages; they add up to the step."""
         seconds: dict[str, float] = {}
         if shape.tokens:
+            computed = int(self._graphs.padded(np.array([float(shape.tokens)]), bool(shape.chunks))[0])
             for stage in range(len(self._layers)):
-                for name, value in self._stage_parts(stage, shape.tokens + 1).items():
+                for name, value in self._stage_parts(stage, computed + 1).items():
                     seconds[name] = seconds.get(name, 0.0) + float(value[-1])
         if shape.logit_rows:
             for name, value in self._head_parts(np.array([float(shape.logit_rows)])).items():
@@ -288,8 +294,8 @@ class MeasuredCost:
             )
         return parts
 
-    def _token_rows(self, size: int) -> list[tuple[float, ...]]:
-        """Make the table of stages for 0 ... ``size`` - 1 tokens, host overhead on the first."""
+    def _token_tables(self, size: int) -> tuple[list[tuple[float, ...]], list[tuple[float, ...]]]:
+        """Make the tables of stages for 0 ... ``size`` - 1 tokens, host overhead on the first: with chunks, without."""
         stages = []
         for stage in range(len(self._layers)):
             total = np.zeros(size)
@@ -297,7 +303,12 @@ class MeasuredCost:
                 total = total + value
             total[0] = 0.0
             stages.append(total + self._host_overhead_s if stage == 0 else total)
-        return list(zip(*(stage.tolist() for stage in stages), strict=True))
+        counts = np.arange(size, dtype=np.float64)
+        with_chunks, without = (
+            list(zip(*(stage[computed].tolist() for stage in stages), strict=True))
+            for computed in (self._graphs.padded(counts, chunks).astype(np.int64) for chunks in (True, False))
+        )
+        return with_chunks, without
 
     def _head_row_s(self, size: int) -> list[float]:
         total = np.zeros(size)
@@ -318,8 +329,8 @@ class MeasuredCost:
                 )
             kind = "dense operators" if value is tokens else "LM head and sampler"
             self._substitutions[f"{kind}: {name} above what was measured ({limit})"] += steps
-        if tokens >= len(self._stage_s):
-            self._stage_s = self._token_rows(1 << tokens.bit_length())
+        if tokens >= len(self._decode_steps):
+            self._chunk_steps, self._decode_steps = self._token_tables(1 << tokens.bit_length())
         if rows >= len(self._head_s):
             self._head_s = self._head_row_s(1 << rows.bit_length())
 
@@ -336,7 +347,8 @@ class MeasuredCost:
         hardware = one_value(rows, "hardware", self._where)
         lines = [f"measured: {len(rows)} kernel times on {hardware}, {line} ({self._where})" for line in made[:1]]
         lines += [f"measured: {line}" for line in made[1:]]
-        lines.append(f"host overhead: {self._host_overhead_s * 1e3:g} ms a step (an assumption)")
+        lines.append(f"host overhead: {self._host_overhead_s * 1e3:g} ms a step")
+        lines.append(self._graphs.source)
         lines.append(
             "attention: joint table, linear in each axis; several chunks of a step as one with as many tokens and "
             "attended pairs"

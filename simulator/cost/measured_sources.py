@@ -11,6 +11,7 @@ import pandas as pd
 
 from simulator.calibration.load import load_measurements
 from simulator.cost.efficiency import DEFAULT_EFFICIENCY
+from simulator.cost.graphs import NO_GRAPHS, CudaGraphs
 from simulator.cost.kernels import RooflineKernels
 from simulator.cost.links import stage_link
 from simulator.cost.measured import MeasuredCost
@@ -36,6 +37,7 @@ def measured_cost(
     activation_dtype: str | None,
     kv_dtype: str | None,
     host_overhead_s: float,
+    graphs: CudaGraphs = NO_GRAPHS,
     outside: str,
     where: str,
 ) -> MeasuredCost | OperatorCost:
@@ -67,6 +69,7 @@ def measured_cost(
             activation_dtype=activation_dtype,
             kv_dtype=kv_dtype,
             host_overhead_s=host_overhead_s,
+            graphs=graphs,
             outside=outside,
             where=where,
         )
@@ -86,6 +89,7 @@ def measured_cost(
         shapes,
         TableKernels(rows, shapes, RooflineKernels(shapes, DEFAULT_EFFICIENCY)),
         host_overhead_s=host_overhead_s,
+        graphs=graphs,
         stage_link=stage_link(accelerator, node, plan.gpus) if plan.pp > 1 else None,
         notes=widened(shapes),
     )

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from simulator.cost.attention import window_pairs, window_pairs_run
 from simulator.cost.efficiency import SAMPLER_BYTES_PER_LOGIT
+from simulator.cost.graphs import NO_GRAPHS, CudaGraphs
 from simulator.cost.kernels import Floats, Kernels, KernelShapes
 from simulator.cost.links import P2P_LATENCY_S, CollectiveLink
 from simulator.cost.operators import OperatorTimes, idle_experts
@@ -37,6 +38,8 @@ class OperatorCost:
         How long kernels take.
     host_overhead_s
         Seconds a step that the accelerators wait for the host.
+    graphs
+        How steps are padded.
     stage_link
         Link between pipeline stages; None for one stage.
     notes
@@ -54,6 +57,7 @@ class OperatorCost:
         kernels: Kernels,
         *,
         host_overhead_s: float,
+        graphs: CudaGraphs = NO_GRAPHS,
         stage_link: CollectiveLink | None = None,
         notes: tuple[str, ...] = (),
     ) -> None:
@@ -66,6 +70,7 @@ class OperatorCost:
         self._window_attention = kernels.window_attention
         self._model = model
         self._host_overhead_s = host_overhead_s
+        self._graphs = graphs
         self._stage_link = stage_link
         self._layers = plan.stage_layers(model.num_layers)
         self._window = model.sliding_window if model.num_sliding_layers else None
@@ -75,11 +80,13 @@ class OperatorCost:
             (stage, float(len(layers) - sliding[stage]), float(sliding[stage]))
             for stage, layers in enumerate(self._layers)
         ]
-        self._stage_s: list[tuple[float, ...]] = []  # by tokens: seconds of each stage
+        # By tokens: seconds of each stage, in steps with chunks and in steps of decodes alone.
+        self._chunk_steps: list[tuple[float, ...]] = []
+        self._decode_steps: list[tuple[float, ...]] = []
         self._head_s: list[float] = []  # by rows of logits
         self._rare_tokens: dict[int, tuple[float, ...]] = {}
         self._rare_rows: dict[int, float] = {}
-        self._stage_s = self._token_rows(_FIRST_TABLE)
+        self._make_tables(_FIRST_TABLE)
         self._head_s = self._head_row_s(np.arange(_FIRST_TABLE, dtype=np.float64)).tolist()
         self._sources = (*kernels.sources, *self._describe(), *notes)
 
@@ -98,7 +105,8 @@ class OperatorCost:
         if self._last:
             return sum(self.stage_ns(shape))
         tokens = shape.decodes + shape.prefill_tokens + shape.padding_tokens
-        fixed = self._stage_s[tokens] if tokens < len(self._stage_s) else self._more_tokens(tokens)
+        table = self._chunk_steps if shape.chunks else self._decode_steps
+        fixed = table[tokens] if tokens < len(table) else self._more_tokens(tokens, bool(shape.chunks))
         rows = shape.logit_rows
         head = self._head_s[rows] if rows < len(self._head_s) else self._more_rows(rows)
         full, window = self._context_s(shape)
@@ -110,7 +118,8 @@ class OperatorCost:
     def stage_ns(self, shape: BatchShape) -> list[int]:
         """Time that the batch holds each stage: host overhead on the first, LM head on the last, sends included."""
         tokens = shape.decodes + shape.prefill_tokens + shape.padding_tokens
-        fixed = self._stage_s[tokens] if tokens < len(self._stage_s) else self._more_tokens(tokens)
+        table = self._chunk_steps if shape.chunks else self._decode_steps
+        fixed = table[tokens] if tokens < len(table) else self._more_tokens(tokens, bool(shape.chunks))
         rows = shape.logit_rows
         head = self._head_s[rows] if rows < len(self._head_s) else self._more_rows(rows)
         full, window = self._context_s(shape)
@@ -125,7 +134,8 @@ class OperatorCost:
     def run_ns(self, shape: BatchShape, k: int) -> npt.NDArray[np.int64]:
         """Durations of ``k`` steps, equal to those of `step_ns` to the last bit."""
         tokens = shape.decodes + shape.prefill_tokens + shape.padding_tokens
-        fixed = self._stage_s[tokens] if tokens < len(self._stage_s) else self._more_tokens(tokens)
+        table = self._chunk_steps if shape.chunks else self._decode_steps
+        fixed = table[tokens] if tokens < len(table) else self._more_tokens(tokens, bool(shape.chunks))
         rows = shape.logit_rows
         head = self._head_s[rows] if rows < len(self._head_s) else self._more_rows(rows)
         full, window = self._context_run_s(shape, np.arange(k, dtype=np.int64))
@@ -144,8 +154,8 @@ class OperatorCost:
         ``attention_decode``, ``norms_rotary_cache``, ``activation``, ``embedding``,
         ``lm_head``, ``sampler``, ``collectives``, ``send``, ``host``. They add up to the step but for rounding.
         """
-        tokens = np.array([shape.tokens], dtype=np.float64)
-        idle = self._idle(shape.tokens)[shape.tokens :]
+        tokens = self._graphs.padded(np.array([shape.tokens], dtype=np.float64), bool(shape.chunks))
+        idle = self._idle(int(tokens[0]))[-1:]
         parts: list[dict[str, Floats]] = []
         for stage in range(len(self._layers)):
             parts.extend(self._stage_families(stage, tokens, idle))
@@ -265,10 +275,17 @@ class OperatorCost:
             return idle_experts(self._model, max_tokens)
         return np.zeros(max_tokens + 1)
 
-    def _token_rows(self, size: int) -> list[tuple[float, ...]]:
-        """Make the table of stages for 0 ... ``size`` - 1 tokens."""
-        stages = self._stages_s(np.arange(size, dtype=np.float64), self._idle(size - 1))
-        return list(zip(*(stage.tolist() for stage in stages), strict=True))
+    def _make_tables(self, size: int) -> None:
+        """Make the tables of stages for 0 ... ``size`` - 1 tokens."""
+        counts = np.arange(size, dtype=np.float64)
+        stages = self._stages_s(counts, self._idle(size - 1))
+        for chunks in (True, False):
+            computed = self._graphs.padded(counts, chunks).astype(np.int64)
+            rows = list(zip(*(stage[computed].tolist() for stage in stages), strict=True))
+            if chunks:
+                self._chunk_steps = rows
+            else:
+                self._decode_steps = rows
 
     def _head_row_s(self, rows: Floats) -> Floats:
         """Seconds of LM head and sampler by rows; nothing without rows."""
@@ -277,11 +294,11 @@ class OperatorCost:
             total = total + value
         return np.where(rows > 0, total, 0.0)
 
-    def _more_tokens(self, tokens: int) -> tuple[float, ...]:
-        """Return the seconds of each stage for more tokens than the table has, which grows."""
+    def _more_tokens(self, tokens: int, chunks: bool) -> tuple[float, ...]:
+        """Return the seconds of each stage for more tokens than the tables have, which grow."""
         if tokens < _LARGEST_TABLE:
-            self._stage_s = self._token_rows(_table_size(tokens))
-            return self._stage_s[tokens]
+            self._make_tables(_table_size(tokens))
+            return (self._chunk_steps if chunks else self._decode_steps)[tokens]
         if tokens not in self._rare_tokens:
             stages = self._stages_s(np.array([float(tokens)]), np.zeros(1))
             self._rare_tokens[tokens] = tuple(float(stage[0]) for stage in stages)
@@ -298,7 +315,7 @@ class OperatorCost:
 
     def _describe(self) -> tuple[str, ...]:
         """Lines of ``sources``."""
-        lines = [f"host overhead: {self._host_overhead_s * 1e3:g} ms a step"]
+        lines = [f"host overhead: {self._host_overhead_s * 1e3:g} ms a step", self._graphs.source]
         if self._stage_link is not None:
             lines.append(f"pipeline stages: estimate for {self._stage_link.name}")
         return tuple(lines)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from simulator.cost.efficiency import DEFAULT_EFFICIENCY, DEFAULT_HOST_OVERHEAD_S, Efficiency
+from simulator.cost.graphs import NO_GRAPHS, CudaGraphs
 from simulator.cost.kernels import KernelShapes, RooflineKernels, check_activation_dtype, math_dtype
 from simulator.cost.links import stage_link, tensor_link
 from simulator.cost.operator_cost import OperatorCost
@@ -79,6 +80,7 @@ def roofline_cost(
     kv_dtype: str | None = None,
     activation_dtype: str | None = None,
     host_overhead_s: float | None = None,
+    graphs: CudaGraphs = NO_GRAPHS,
     node: NodeType | None = None,
     efficiency: Efficiency = DEFAULT_EFFICIENCY,
 ) -> OperatorCost:
@@ -90,6 +92,8 @@ def roofline_cost(
     ----------
     host_overhead_s
         Seconds a step that the accelerators wait for the host; None: `DEFAULT_HOST_OVERHEAD_S`.
+    graphs
+        How steps are padded.
     efficiency
         Fractions of the data sheet that kernels reach.
     """
@@ -106,6 +110,7 @@ def roofline_cost(
         shapes,
         RooflineKernels(shapes, efficiency),
         host_overhead_s=DEFAULT_HOST_OVERHEAD_S if host_overhead_s is None else host_overhead_s,
+        graphs=graphs,
         stage_link=stage_link(accelerator, node, shapes.plan.gpus) if shapes.plan.pp > 1 else None,
         notes=widened(shapes),
     )

@@ -64,7 +64,8 @@ class Surface:
         weight = (size - points[at]) * scale[at]
         if weight < 0.0:
             weight = 0.0
-        return values[at] + (values[at + 1] - values[at]) * weight
+        seconds: float = values[at] + (values[at + 1] - values[at]) * weight
+        return seconds
 
     def many(self, count: int, sizes: Floats) -> Floats:
         """Return the seconds of points that have the count in common."""

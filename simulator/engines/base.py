@@ -107,6 +107,9 @@ class Engine:
         Flags that the engine has and the simulator doesn't model: refused, by name.
     kv_memory
         What its share of memory means.
+    cuda_graph_sizes
+        Token counts that it captures graphs for and pads to, for the most requests that may run; () where it pads
+        nothing.
     """
 
     name: str
@@ -117,6 +120,7 @@ class Engine:
     flags: tuple[Flag, ...]
     not_modelled: frozenset[str]
     kv_memory: KVMemory = "profiled"
+    cuda_graph_sizes: Callable[[int], tuple[int, ...]] = lambda _: ()
 
     @property
     def label(self) -> str:

@@ -22,6 +22,12 @@ _BY_MEMORY = (
 )
 
 
+def cuda_graph_sizes(largest: int) -> tuple[int, ...]:
+    """Return the captured batches of decodes, by ``ServerArgs._generate_cuda_graph_batch_sizes``."""
+    sizes = (1, 2, 4, 8, 12, *range(16, 257, 8), *range(272, 512, 16), *range(512, largest + 1, 32))
+    return tuple(size for size in sizes if size <= largest)
+
+
 def defaults(accelerator: Accelerator, tp: int, pp: int) -> EngineDefaults:
     """Return the limits of a server, by ``ServerArgs._handle_gpu_memory_settings``."""
     memory = accelerator.memory_bytes / _MIB
@@ -39,6 +45,8 @@ def defaults(accelerator: Accelerator, tp: int, pp: int) -> EngineDefaults:
             "prefix_caching": True,
             "swap_space_gib": 0.0,
             "async_scheduling": pp == 1,  # its overlap schedule (event_loop_overlap)
+            "cuda_graph_sizes": cuda_graph_sizes(graph_batch),
+            "cuda_graph_steps": "decode",
         },
     )
 

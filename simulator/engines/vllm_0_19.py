@@ -13,9 +13,19 @@ LARGE_MEMORY_BYTES = 70 * 2**30
 """From this much memory, and unless it is an A100, vLLM takes larger batches (vLLM pull request 17885)."""
 
 HOST_OVERHEAD_S = 0.84e-3
-"""Seconds a step that the accelerators wait for the host: *calibrated*, the one constant of this version estimated from
-a measured server (vLLM 0.19.0, Llama-3.1-8B on one RTX PRO 6000, 300 ShareGPT requests; `docs/validation.md`): the value
-that makes the squares of the run's 15 errors (TTFT, TPOT, E2E; mean, p50, p90, p95, p99) over 1 % (TTFT 2 %) least."""
+"""Seconds a step that the accelerators wait for the host: *calibrated*, the one constant of this version that was
+estimated from a measured server (vLLM 0.19.0, Llama-3.1-8B on one RTX PRO 6000, 300 ShareGPT requests;
+``docs/validation.md``): the value that makes the squares of the run's 15 errors (TTFT, TPOT, E2E; mean, p50, p90, p95,
+p99), each over 1 % (TTFT: 2 %), least."""
+
+
+def cuda_graph_sizes(max_num_seqs: int) -> tuple[int, ...]:
+    """Return the captured sizes, by ``VllmConfig._set_cudagraph_sizes``.
+
+    Steps of 8 below 256 and of 16 from there, to twice the requests that run at most, and no more than 512.
+    """
+    largest = min(2 * max_num_seqs, 512)
+    return tuple(size for size in (1, 2, 4, *range(8, 256, 8), *range(256, largest + 1, 16)) if size <= largest)
 
 
 def defaults(accelerator: Accelerator, tp: int, pp: int) -> EngineDefaults:
@@ -31,6 +41,7 @@ def defaults(accelerator: Accelerator, tp: int, pp: int) -> EngineDefaults:
             "swap_space_gib": 0.0,
             "async_scheduling": pp == 1,
             "host_overhead_s": HOST_OVERHEAD_S,
+            "cuda_graph_steps": "all",  # piecewise graphs where there are chunks, whole ones else
         },
         notes=("asynchronous scheduling with pipeline stages is not modelled: off",) if pp > 1 else (),
     )
@@ -108,12 +119,14 @@ ENGINE = Engine(
         " vllm/config/cache.py CacheConfig, vllm/config/scheduler.py SchedulerConfig"
     ),
     defaults=defaults,
+    cuda_graph_sizes=cuda_graph_sizes,
     flags=(
         *PARALLEL_FLAGS,
         *CACHE_FLAGS,
         *SCHEDULER_FLAGS,
         *switch("enable-prefix-caching", "engine.prefix_caching"),
         *switch("async-scheduling", "engine.async_scheduling"),
+        Flag(("--enforce-eager",), "engine.cuda_graph_sizes", "switch", value=()),
         Flag(("--long-prefill-token-threshold",), "batching.params.long_prefill_token_threshold"),
         Flag(("--enable-chunked-prefill",), "", "switch"),
         Flag(("--quantization", "-q"), "dtypes.weights", "text", values={"fp8": "fp8", "awq": "int4", "gptq": "int4"}),
@@ -124,7 +137,7 @@ ENGINE = Engine(
         " scheduler-cls disable-chunked-mm-input disable-hybrid-kv-cache-manager data-parallel-size"
         " data-parallel-rank data-parallel-size-local data-parallel-backend enable-expert-parallel all2all-backend"
         " decode-context-parallel-size prefill-context-parallel-size enable-dbo enable-eplb eplb-config"
-        " expert-placement-strategy disable-custom-all-reduce distributed-executor-backend enforce-eager"
+        " expert-placement-strategy disable-custom-all-reduce distributed-executor-backend"
         " compilation-config cudagraph-capture-sizes max-cudagraph-capture-size kv-cache-memory-bytes swap-space"
         " cpu-offload-gb calculate-kv-scales kv-sharing-fast-prefill kv-offloading-size kv-offloading-backend"
         " prefix-caching-hash-algo mamba-cache-dtype mamba-ssm-cache-dtype mamba-block-size enable-lora max-loras"

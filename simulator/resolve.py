@@ -20,7 +20,7 @@ from simulator.memory import DEFAULT_GPU_MEMORY_UTILIZATION, MemoryPlan, plan_me
 from simulator.models import ModelSpec, load_model
 from simulator.parallel import ParallelPlan
 from simulator.scenario import Pool, Scenario
-from simulator.scenario_keys import is_model_file, is_policy_file, is_profile_file
+from simulator.scenario_keys import is_model_file, is_package_name, is_policy_file, is_profile_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -160,6 +160,8 @@ def _resolve_pool(pool: Pool, index: int, model: ModelSpec) -> ResolvedPool:
     data["accelerator"] = _absolute(pool.accelerator) if is_profile_file(pool.accelerator or "") else accelerator.name
     if pool.node is not None and is_profile_file(pool.node):
         data["node"] = _absolute(pool.node)
+    if pool.cost.profile is not None:
+        data["cost"]["profile"] = [name if is_package_name(name) else _absolute(name) for name in pool.cost.profile]
     data["engine"] = {key: value for key, value in {**data["engine"], **limits}.items() if value is not None}
     data["engine"]["args"] = {}
     if engine is not None:

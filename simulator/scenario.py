@@ -323,8 +323,8 @@ class Cost(Part):
     step_s: Annotated[float, Field(ge=1e-9, le=3600, allow_inf_nan=False)] | None = None
     """Duration of every step, seconds (``constant`` only)."""
     profile: tuple[Text, ...] | None = None
-    """Measurements (``measured`` only): Parquet files, or a layer profile, the folder ``<gpu>/<model>/<dtype>``; one or
-    a list, whose rows are put together."""
+    """Measurements (``measured`` only), one or a list whose rows are put together: a Parquet file, a layer profile (the
+    folder ``<gpu>/<model>/<dtype>``), or ``aiconfigurator:SYSTEM/BACKEND`` for tables of that installed package."""
     outside: Literal["raise", "clip", "extrapolate"] | None = None
     """Batches outside what was measured (``measured`` only): an error, the nearest measured value, or a straight
     line through the last two; left out: ``extrapolate``."""

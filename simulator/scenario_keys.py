@@ -58,7 +58,10 @@ def anchor_paths(data: dict[str, Any], folder: Path) -> None:
 
     def anchor_list(holder: Any, key: str) -> None:
         if isinstance(holder, dict) and isinstance(holder.get(key), list):
-            holder[key] = [str(folder / Path(each).expanduser()) for each in holder[key] if isinstance(each, str)]
+            holder[key] = [
+                str(folder / Path(each).expanduser()) if isinstance(each, str) and not is_package_name(each) else each
+                for each in holder[key]
+            ]
 
     def anchor_policy(holder: Any, key: str) -> None:
         if not isinstance(holder, dict):
@@ -75,10 +78,15 @@ def anchor_paths(data: dict[str, Any], folder: Path) -> None:
         anchor(pool, "accelerator", is_profile_file)
         anchor(pool, "node", is_profile_file)
         if isinstance(pool, dict):
-            anchor(pool.get("cost"), "profile", lambda _: True)
+            anchor(pool.get("cost"), "profile", lambda text: not is_package_name(text))
             anchor_list(pool.get("cost"), "profile")
         for key in ("batching", "queueing", "kv_eviction"):
             anchor_policy(pool, key)
+
+
+def is_package_name(text: str) -> bool:
+    """Tell whether a profile of measurements means tables of an installed package."""
+    return text.startswith("aiconfigurator:")
 
 
 def is_policy_file(text: str) -> bool:

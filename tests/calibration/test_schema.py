@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from simulator.calibration.load import load_measurements
 from simulator.calibration.schema import COLUMNS, OPERATORS, frame, read_measurements, validate, write_measurements
 from simulator.errors import InputError
 
@@ -72,3 +73,15 @@ def test_files_that_are_not_measurements(tmp_path):
     pq.write_table(later, tmp_path / "later.parquet")
     with pytest.raises(InputError, match="has version 9 of the measurement schema; this simulator reads version 2"):
         read_measurements(tmp_path / "later.parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("aiconfigurator:h200_sxm", "must be aiconfigurator:SYSTEM/BACKEND"),
+        ("nowhere/at_all", "no such file or directory; give a Parquet file"),
+    ],
+)
+def test_names_that_mean_no_measurements(name, message):
+    with pytest.raises(InputError, match=message):
+        load_measurements(name)

@@ -41,7 +41,9 @@ def validate(
     ] = None,
     kernel_tables: Annotated[
         str | None,
-        typer.Option("--kernel-tables", metavar="DIR", help="Kernel tables SYSTEM_BACKEND.parquet for serving points."),
+        typer.Option(
+            "--kernel-tables", metavar="DIR", help="Kernel tables SYSTEM_BACKEND.parquet (simulate calibrate import)."
+        ),
     ] = None,
     assume: Annotated[
         str, typer.Option("--assume", metavar="NAME", help="Load of the serving points: default or inferencemax.")

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from simulator.validation.rows import Row, not_run
 
+BATCH = 12
+"""Most cases of a group that a process takes at a time: a choice, between reading tables twice and idle processes."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -19,12 +22,16 @@ class Case:
         Makes its rows; can be pickled.
     size
         How long it takes compared with others, in any unit: the longest begin first.
+    group
+        Cases that read the same large table: those of a group run one after the other in few processes, which keep it.
+        Empty: none.
     """
 
     dataset: str
     name: str
     work: Callable[[], list[Row]]
     size: float = 0.0
+    group: str = ""
 
 
 def run_case(case: Case) -> list[Row]:
@@ -61,7 +68,21 @@ def _results(cases: Sequence[Case], executor: Executor | None) -> Iterator[tuple
         for place, case in enumerate(cases):
             yield place, run_case(case)
         return
-    order = sorted(range(len(cases)), key=lambda place: -cases[place].size)
-    places = {executor.submit(run_case, cases[place]): place for place in order}
-    for future in as_completed(places):
-        yield places[future], future.result()
+    futures = {executor.submit(run_batch, [cases[place] for place in batch]): batch for batch in batches(cases)}
+    for future in as_completed(futures):
+        yield from zip(futures[future], future.result(), strict=True)
+
+
+def run_batch(cases: Sequence[Case]) -> list[list[Row]]:
+    """Return the rows of each case, run one after the other."""
+    return [run_case(case) for case in cases]
+
+
+def batches(cases: Sequence[Case]) -> list[list[int]]:
+    """Return the places of cases that run together, in the order in which they begin: longest first, group by group."""
+    groups: dict[str, list[int]] = {}
+    for place in sorted(range(len(cases)), key=lambda place: -cases[place].size):
+        groups.setdefault(cases[place].group, []).append(place)
+    alone = [[place] for place in groups.pop("", [])]
+    pieces = [group[i : i + BATCH] for group in groups.values() for i in range(0, len(group), BATCH)]
+    return [*pieces, *alone]

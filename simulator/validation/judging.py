@@ -89,7 +89,7 @@ def run_verdicts(frame: pd.DataFrame) -> list[Verdict]:
         word: Word = "pass" if error <= bar else "fail"
         if pd.notna(row.peer_error) and error > abs(row.peer_error):
             word, why = "fail", f"above the peer's {row.peer_error:+.1%}"
-        if f"calibrated on {row.case}" in row.costs:
+        if any(part.endswith(f"calibrated on {row.case}") for part in row.costs.split(" | ")):
             word, why = "not judged", "a constant of the costs was calibrated on this run"
         found.append(Verdict(row.case, row.metric, row.error, bar, 1, word, cost_kind(row.costs), why))
     return _worst_first(found)

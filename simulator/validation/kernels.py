@@ -25,7 +25,7 @@ from simulator.models.weights import kv_bytes_per_token, weight_bytes_by_family
 from simulator.resolve import resolve
 from simulator.scenario import Scenario
 from simulator.validation.cases import Case
-from simulator.validation.rows import Row, compared, cost_text
+from simulator.validation.rows import Row, compared, cost_text, not_judged
 from simulator.validation.subjects import accelerator_for, model_for
 from workloads import Trace
 
@@ -81,6 +81,9 @@ def held_out(name: str, path: Path) -> list[Row]:
             )
             for which, value in (("median", errors.median), ("p90", errors.p90)):
                 rows.append(Row(DATASET, f"{name}/tp{tp}", f"{metric}_{which}", None, None, value, None, costs))
+    if not rows:
+        reason = "errors at held-out points are worked out for the layers of a model only, and this table has none"
+        return [not_judged(DATASET, name, reason)]
     return rows
 
 

@@ -123,7 +123,8 @@ def cases(data: Path, kernel_tables: Path | None, assumptions: Assumptions = DEF
         clients = concurrency(point) or 1
         size = clients * (float(point["osl"]) + float(point["isl"]) / 64)
         work = partial(compare, point, kernel_tables, assumptions)
-        found.append(Case(DATASET, case_name(point), work, size))
+        table = (costs_for(point, kernel_tables) or {}).get("profile", "") if left_out(point) is None else ""
+        found.append(Case(DATASET, case_name(point), work, size, table))
     return found
 
 

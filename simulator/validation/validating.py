@@ -53,7 +53,8 @@ def validate(
     scenario
         Scenario file with the model and cluster that ``measured`` was run on.
     kernel_tables
-        Folder with ``<system>_<backend>.parquet``, kernel tables for the serving points.
+        Folder with ``<system>_<backend>.parquet``, kernel tables for serving points and, where a layer profile lacks
+        something, runs.
     assumptions
         What the load generator of the serving points is taken to have done.
     out
@@ -115,7 +116,7 @@ def find_cases(
     folder = _data(data)
     tables = None if kernel_tables is None else _folder(Path(kernel_tables), "kernel tables")
     makers: dict[str, Callable[[], list[Case]]] = {
-        vllm_runs.DATASET: lambda: vllm_runs.cases(folder),
+        vllm_runs.DATASET: lambda: vllm_runs.cases(folder, tables),
         silicon.DATASET: lambda: silicon.cases(folder, tables, assumptions),
         kernels.DATASET: lambda: kernels.cases(folder, tables),
     }

@@ -34,6 +34,10 @@ from simulator.validation.subjects import accelerator_for, engine_for, model_for
 
 DATASET = "vllm_runs"
 
+CALIBRATED_ON = {"vllm@0.19": "rtxpro6000_llama-3.1-8b"}
+"""The one run, by engine, on which its host overhead a step was estimated (`simulator.engines.vllm_0_19`): labelled,
+and no proof of anything; the same constant must hold on every other run."""
+
 _STAMPS = ("queued_ts", "first_token_ts", "last_token_ts", "output_toks")
 _PEER_METRICS = {"TTFT": "ttft", "TPOT": "tpot", "Latency": "e2e"}
 _PEER_STATISTICS = {"Mean": "mean", "Median": "p50", "P90": "p90", "P95": "p95", "P99": "p99"}
@@ -41,21 +45,28 @@ _NO_OP = ("model", "seed")
 """Engine arguments that say nothing of how long steps take; sampling is by lengths that are known."""
 
 
-def cases(data: Path) -> list[Case]:
-    """Return a case for every run below ``data/vllm_runs``; layer profiles are looked for beside it."""
+def cases(data: Path, kernel_tables: Path | None = None) -> list[Case]:
+    """Return a case for every run below ``data/vllm_runs``; layer profiles are looked for beside it.
+
+    Parameters
+    ----------
+    kernel_tables
+        Folder with ``<system>_vllm.parquet``: what a layer profile lacks is taken from there (collectives), and all
+        of it where there is none.
+    """
     folders = sorted(path.parent for path in (data / DATASET).glob("*/meta.json"))
     return [
-        Case(
-            DATASET,
-            folder.name,
-            partial(compare, folder, data / "layer_profiles"),
-            (folder / "requests.jsonl").stat().st_size,
-        )
+        Case(DATASET, folder.name, partial(compare, folder, data / "layer_profiles", kernel_tables), _size(folder))
         for folder in folders
     ]
 
 
-def compare(folder: Path, layer_profiles: Path) -> list[Row]:
+def _size(folder: Path) -> float:
+    path = folder / "requests.jsonl"
+    return float(path.stat().st_size) if path.is_file() else 0.0
+
+
+def compare(folder: Path, layer_profiles: Path, kernel_tables: Path | None = None) -> list[Row]:
     """Replay one run, and return its rows.
 
     Raises
@@ -64,7 +75,7 @@ def compare(folder: Path, layer_profiles: Path) -> list[Row]:
         If a file is missing or malformed, or the run asks for what the simulator can't do.
     """
     meta = read_json(folder / "meta.json")
-    setup = set_up(folder, meta, layer_profiles)
+    setup = set_up(folder, meta, layer_profiles, kernel_tables)
     measured = _requests(folder / "requests.jsonl")
     result, refused = _run(setup)
     queued, first, last, lengths = (measured[name].to_numpy(dtype=np.float64) for name in _STAMPS)
@@ -98,18 +109,19 @@ class Setup:
     ----------
     scenario
         Plain data, with the default costs.
-    profile
-        Layer profile of the same machine, model and datatype; None: there is none.
+    measurements
+        Files that costs can be made of, the best first: the layer profile of the same machine, model and datatype with
+        the machine's kernel tables, or those alone.
     notes
         What differs from the run.
     """
 
     scenario: Mapping[str, Any]
-    profile: Path | None
+    measurements: Sequence[Sequence[str]]
     notes: Sequence[str]
 
 
-def set_up(folder: Path, meta: Mapping[str, Any], layer_profiles: Path) -> Setup:
+def set_up(folder: Path, meta: Mapping[str, Any], layer_profiles: Path, kernel_tables: Path | None = None) -> Setup:
     """Return the scenario that a run's ``meta.json`` describes.
 
     Raises
@@ -145,7 +157,14 @@ def set_up(folder: Path, meta: Mapping[str, Any], layer_profiles: Path) -> Setup
         **({"router": "least-outstanding"} if replicas > 1 else {}),
     }
     dtype = dtypes.get("activations") or model.base_dtype
-    return Setup(scenario, profile_for(layer_profiles, accelerator, model, dtype), (said, *notes))
+    profile = profile_for(layer_profiles, accelerator, model, dtype)
+    tables = kernel_tables_for(kernel_tables, accelerator)
+    layers = [] if profile is None else [str(profile)]
+    if profile is None:
+        notes.append("no layer profile of this machine, model and datatype")
+    if engine in CALIBRATED_ON:
+        notes.append(f"host overhead of {engine} calibrated on {CALIBRATED_ON[engine]}")
+    return Setup(scenario, [each for each in ([*layers, *tables], layers, tables) if each], (said, *notes))
 
 
 def _translated(
@@ -207,15 +226,30 @@ def profile_for(root: Path, accelerator: Accelerator, model: ModelSpec, dtype: s
     return alike
 
 
-def _run(setup: Setup) -> tuple[RunResult, list[str]]:
-    """Run with measured costs; where they can't be had, with the default ones, saying why."""
-    if setup.profile is None:
-        return run(setup.scenario), ["no layer profile of this machine, model and datatype"]
-    pool = {**setup.scenario["cluster"]["pools"][0], "cost": {"kind": "measured", "profile": str(setup.profile)}}
+def kernel_tables_for(root: Path | None, accelerator: Accelerator) -> list[str]:
+    """Return the table ``<system>_vllm.parquet`` of an accelerator, if there is one."""
+    if root is None:
+        return []
+    return [str(path) for path in sorted(root.glob("*_vllm.parquet")) if _is_of(path.stem, accelerator)][:1]
+
+
+def _is_of(name: str, accelerator: Accelerator) -> bool:
     try:
-        return run({**setup.scenario, "cluster": {"pools": [pool]}}), []
-    except InputError as error:
-        return run(setup.scenario), [f"measured costs refused: {error}"]
+        return accelerator_for(name).name == accelerator.name
+    except InputError:
+        return False
+
+
+def _run(setup: Setup) -> tuple[RunResult, list[str]]:
+    """Run with the best measured costs that can be had, else with the default ones, saying why."""
+    refused: list[str] = []
+    for files in dict.fromkeys(tuple(each) for each in setup.measurements):
+        pool = {**setup.scenario["cluster"]["pools"][0], "cost": {"kind": "measured", "profile": list(files)}}
+        try:
+            return run({**setup.scenario, "cluster": {"pools": [pool]}}), refused
+        except InputError as error:
+            refused.append(f"measured costs refused: {error}")
+    return run(setup.scenario), refused
 
 
 # --------------------------------------------------------------------------------------------------------- notes
@@ -230,14 +264,15 @@ def _as_run(result: RunResult, meta: Mapping[str, Any]) -> str:
     engine = result.scenario["cluster"]["pools"][0]["engine"]
     given = meta["engine_kwargs"]
     eager = given.get("enforce_eager")
-    graphs = [f"{key} {value}" for key, value in engine.items() if "graph" in key]
+    sizes = engine.get("cuda_graph_sizes") or ()
+    graphs = f"{len(sizes)} sizes up to {max(sizes)}, {engine.get('cuda_graph_steps')} steps" if sizes else "none"
     return (
         f"as run: async scheduling {_switch(engine.get('async_scheduling'))}"
         f" ({'given' if given.get('async_scheduling') is not None else 'by default'}),"
         f" prefix caching {_switch(engine.get('prefix_caching'))}"
         f" ({'given' if given.get('enable_prefix_caching') is not None else 'by default'}),"
         f" CUDA graphs {'off (enforce_eager)' if eager else 'on by default'} on the server,"
-        f" {', '.join(graphs) or 'not modelled'} in the simulation"
+        f" {graphs} in the simulation"
     )
 
 

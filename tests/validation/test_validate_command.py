@@ -12,7 +12,7 @@ import pytest
 from simulator import InputError
 from simulator.cli import main
 from simulator.validation import validate
-from simulator.validation.cases import Case, run_cases
+from simulator.validation.cases import BATCH, Case, batches, run_cases
 from simulator.validation.judging import headline, left_out, metric_words, run_verdicts
 from simulator.validation.page import page
 from simulator.validation.rows import COLUMNS, compared, not_judged, not_run, to_frame
@@ -203,3 +203,10 @@ def test_other_processes_find_the_same(tmp_path: Path) -> None:
     here = validate(tmp_path, only="vllm_runs", workers=1)
     there = validate(tmp_path, only="vllm_runs", workers=2)
     pd.testing.assert_frame_equal(here, there)
+
+
+def test_cases_of_a_large_table_run_together_and_the_longest_first() -> None:
+    cases = [Case("d", str(i), list, float(i), "table") for i in range(BATCH + 1)]
+    cases += [Case("d", "alone", list, 0.5), Case("d", "longer", list, 9.0)]
+    found = batches(cases)
+    assert found == [list(range(BATCH, 0, -1)), [0], [BATCH + 2], [BATCH + 1]]

@@ -11,9 +11,10 @@ import pytest
 
 from simulator import InputError
 from simulator.validation import validate, vllm_runs
+from simulator.validation.judging import run_verdicts
 from simulator.validation.rows import STATISTICS, latencies_of
 from simulator.validation.subjects import accelerator_for, engine_for, model_for
-from tests.validation.validate_support import write_run
+from tests.validation.validate_support import PROFILE, write_run
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
@@ -126,6 +127,26 @@ def test_throughput_over_time_by_hand(tmp_path: Path) -> None:
     (folder / "timeseries.csv").write_text("\n".join(["t,gen_throughput", *lines]) + "\n")
     row = validate(tmp_path, only="vllm_runs").set_index("metric").loc["output_tokens_per_s_mae"]
     assert row["error"] == pytest.approx((6.0 / len(rate)) / measured.mean())
+
+
+def test_kernel_tables_of_the_machine_add_to_a_layer_profile_and_stand_in_for_it(tmp_path: Path) -> None:
+    folder, tables = write_run(tmp_path), tmp_path / "tables"
+    tables.mkdir()
+    for name in ("h200_sxm_vllm", "rtx_pro_6000_server_sglang", "rtx_pro_6000_server_vllm"):
+        (tables / f"{name}.parquet").touch()
+    meta = json.loads((folder / "meta.json").read_text())
+    table = str(tables / "rtx_pro_6000_server_vllm.parquet")
+    profile = str(tmp_path / "layer_profiles" / PROFILE)
+    found = vllm_runs.set_up(folder, meta, tmp_path / "layer_profiles", tables).measurements
+    assert found == [[profile, table], [profile], [table]]
+    assert vllm_runs.set_up(folder, meta, tmp_path / "nothing", tables).measurements == [[table], [table]]
+
+
+def test_the_run_that_the_host_overhead_was_calibrated_on_is_labelled_and_not_judged(tmp_path: Path) -> None:
+    write_run(tmp_path, "rtxpro6000_llama-3.1-8b")
+    write_run(tmp_path, "rtxpro6000_llama-3.1")
+    words = {(each.subject, each.word) for each in run_verdicts(validate(tmp_path, only="vllm_runs"))}
+    assert words == {("rtxpro6000_llama-3.1-8b", "not judged"), ("rtxpro6000_llama-3.1", "pass")}
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import typer
 
-from simulator.cli import calibrate_import
+from simulator.cli import calibrate_import, calibrate_run
 
 app = typer.Typer(
     name="calibrate",
-    help="Import kernel measurements.",
+    help="Measure kernels, and import measurements.",
     no_args_is_help=True,
     rich_markup_mode=None,
     add_completion=False,
 )
 
 app.add_typer(calibrate_import.app)
+app.command("run")(calibrate_run.run)

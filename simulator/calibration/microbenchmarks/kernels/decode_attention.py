@@ -5,7 +5,7 @@ that the tensor cores take. Splits are what keeps a GPU busy when there are few 
 2023); their results are joined by their log-sum-exp, in fp32.
 """
 # ruff: noqa: N803  # constexpr parameters are written in capitals, as Triton's own kernels do
-# mypy: disable-error-code="import-not-found,no-untyped-def"
+# mypy: disable-error-code="import-not-found,no-untyped-def,untyped-decorator"
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _WAVES = 4
 engineering choice, not a measurement)."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["table_width", "window", "splits"])
 def _partial(
     q_ptr, k_ptr, v_ptr, sums_ptr, lse_ptr, table_ptr, lengths_ptr, scale, window, heads, table_width, splits,
     stride_page, stride_slot, stride_head,
@@ -89,7 +89,7 @@ def _partial(
         tl.store(sums_ptr + place[:, None] * HEAD_DIM + dim[None, :], sums / total[:, None], mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["splits"])
 def _join(
     sums_ptr, lse_ptr, out_ptr, splits, out_scale,
     HEAD_DIM: tl.constexpr, DIM_BLOCK: tl.constexpr, SPLITS_BLOCK: tl.constexpr,

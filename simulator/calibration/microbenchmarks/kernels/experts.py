@@ -5,7 +5,7 @@ blocks of rows, so that a block of rows has one expert and an expert without tok
 two small kernels (a program an expert), with no word to the host; buffers have the size of the worst routing.
 """
 # ruff: noqa: N803  # constexpr parameters are written in capitals, as Triton's own kernels do
-# mypy: disable-error-code="import-not-found,no-untyped-def"
+# mypy: disable-error-code="import-not-found,no-untyped-def,untyped-decorator"
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _SORT_BLOCK = 1024
 """Pairs that a sorting program looks at together: 8 a thread of its 4 warps."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pairs", "first_expert"])
 def _count(ids_ptr, counts_ptr, pairs, first_expert, BLOCK: tl.constexpr):
     """Count the pairs of one expert of this rank."""
     expert = tl.program_id(0)
@@ -50,7 +50,7 @@ def _count(ids_ptr, counts_ptr, pairs, first_expert, BLOCK: tl.constexpr):
     tl.store(counts_ptr + expert, tl.sum(counted, axis=0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pairs", "first_expert"])
 def _place(
     ids_ptr, counts_ptr, sorted_ptr, block_experts_ptr, blocks_ptr, pairs, first_expert, experts,
     BLOCK: tl.constexpr, EXPERTS_BLOCK: tl.constexpr, ROWS: tl.constexpr,
@@ -79,7 +79,7 @@ def _place(
         tl.store(block_experts_ptr + first_block + block, expert)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pairs"])
 def _grouped_gemm(
     a_ptr, b_ptr, c_ptr, weights_ptr, sorted_ptr, block_experts_ptr, blocks_ptr, pairs, N, K,
     PAIRS_A_ROW: tl.constexpr, WEIGHTED: tl.constexpr, OPERANDS: tl.constexpr,
@@ -116,7 +116,7 @@ def _grouped_gemm(
         tl.store(c, sums.to(c_ptr.dtype.element_ty), mask=real[:, None] & (columns < N)[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first_expert"])
 def _sum_pairs(x_ptr, ids_ptr, out_ptr, first_expert, experts, width, TOP_K: tl.constexpr, BLOCK: tl.constexpr):
     """Add up what a token's experts on this rank made."""
     token = tl.program_id(0).to(tl.int64)

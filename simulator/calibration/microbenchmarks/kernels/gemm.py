@@ -5,7 +5,7 @@ next tiles overlap the products (``num_stages``). There is no split along K: wit
 programs than processors run.
 """
 # ruff: noqa: N803  # constexpr parameters and tile sizes are written in capitals, as Triton's own kernels do
-# mypy: disable-error-code="import-not-found,no-untyped-def"
+# mypy: disable-error-code="import-not-found,no-untyped-def,untyped-decorator"
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _GROUP = 8
 """Rows of tiles that are walked together (the value of Triton's matrix multiplication tutorial)."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["M"])  # one compilation for all numbers of tokens
 def _gemm(
     a_ptr, b_ptr, c_ptr, a_scale_ptr, b_scale_ptr, M, N, K,
     stride_am, stride_bn, stride_cm,

@@ -6,7 +6,7 @@ the most keys start first, so that the last wave is short. The keys of the chunk
 where engines put them before they call attention.
 """
 # ruff: noqa: N803  # constexpr parameters are written in capitals, as Triton's own kernels do
-# mypy: disable-error-code="import-not-found,no-untyped-def"
+# mypy: disable-error-code="import-not-found,no-untyped-def,untyped-decorator"
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _attend(
     return sums, total, new_most
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["table_width", "window"])
 def _prefill(
     q_ptr, k_ptr, v_ptr, out_ptr, table_ptr, starts_ptr, cached_ptr, scale, out_scale, window, heads, table_width,
     stride_page, stride_slot, stride_head,

@@ -133,6 +133,10 @@ def run(
     outcome.kept = len(cases) - len(missing)
     alone = [case for case in missing if case.operator not in collectives.OPERATORS]
     budget.start()
+    # Collectives first: once their processes start, a budget can't stop them.
+    together = sorted((c for c in missing if c.operator in collectives.OPERATORS), key=lambda case: case["ranks"])
+    for ranks, several in groupby(together, key=lambda case: case["ranks"]):
+        _measure_collectives(list(several), ranks, bench, store, budget, outcome, progress)
     for _, group in groupby(alone, key=lambda case: case.group):
         taken: list[tuple[Case, Sample]] = []
         try:
@@ -144,9 +148,6 @@ def run(
                     _measure(case, bench, taken, outcome)
         finally:
             _keep(taken, store, outcome)
-    together = sorted((c for c in missing if c.operator in collectives.OPERATORS), key=lambda case: case["ranks"])
-    for ranks, several in groupby(together, key=lambda case: case["ranks"]):
-        _measure_collectives(list(several), ranks, bench, store, budget, outcome, progress)
     return outcome
 
 

@@ -23,12 +23,14 @@ _DTYPE = "bf16"
 
 
 def cases(gpus: int, quick: bool) -> list[Case]:
-    """Return the grid: sizes and numbers of ranks, powers of two up to all GPUs; empty with one GPU.
+    """Return the grid: sizes and numbers of ranks, powers of two up to all GPUs (``quick``: the most); empty with one.
 
     ``message_bytes`` is the larger buffer of a rank: what an all-reduce or all-to-all has, an all-gather leaves, a
     reduce-scatter takes (as nccl-tests counts).
     """
     ranks = [n for n in (2, 4, 8, 16) if n <= gpus]
+    if quick:
+        ranks = ranks[-1:]
     sizes = QUICK_SIZES if quick else SIZES
     return [
         Case(operator, "nccl", shape(message_bytes=size, ranks=n), _DTYPE)

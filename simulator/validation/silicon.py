@@ -26,6 +26,7 @@ from simulator.result import RunResult
 from simulator.rng import stream
 from simulator.runner import run
 from simulator.validation.cases import Case
+from simulator.validation.kernel_tables import table_of
 from simulator.validation.rows import Row, compared, cost_text, latencies, not_judged, not_run
 from simulator.validation.subjects import accelerator_for, engine_for, model_for
 from workloads import Trace
@@ -305,16 +306,13 @@ def _trace(point: Mapping[str, Any], assumptions: Assumptions) -> Trace:
 # --------------------------------------------------------------------------------------------------------- costs
 
 
-def costs_for(point: Mapping[str, Any], kernel_tables: Path | None) -> dict[str, Any] | None:
+def costs_for(point: Mapping[str, Any], folder: Path | None) -> dict[str, Any] | None:
     """Return the scenario's ``cost`` for a point: the table of its system and backend; None: the default costs.
 
-    A kernel table is ``<kernel tables>/<system>_<backend>.parquet``, as ``simulate calibrate import aiconfigurator
-    --system <system> --backend <backend>`` writes it. None is fitted to serving points.
+    No table is fitted to serving points.
     """
-    if kernel_tables is None:
-        return None
-    path = kernel_tables / f"{point['system']}_{point['backend']}.parquet"
-    return {"kind": "measured", "profile": str(path.resolve())} if path.is_file() else None
+    table = table_of(str(point["system"]), str(point["backend"]), folder)
+    return None if table is None else {"kind": "measured", "profile": table}
 
 
 def _run(scenario: dict[str, Any], trace: Trace, cost: dict[str, Any] | None) -> tuple[RunResult, list[str]]:

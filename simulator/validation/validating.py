@@ -53,8 +53,8 @@ def validate(
     scenario
         Scenario file with the model and cluster that ``measured`` was run on.
     kernel_tables
-        Folder with ``<system>_<backend>.parquet``, kernel tables for serving points and, where a layer profile lacks
-        something, runs.
+        Folder with ``<system>_<backend>.parquet``, kernel tables for serving points and for runs without a layer
+        profile; what it lacks comes from the package ``aiconfigurator-core``, if that is installed.
     assumptions
         What the load generator of the serving points is taken to have done.
     out

@@ -29,6 +29,7 @@ from simulator.models.dtypes import canonical_dtype
 from simulator.result import RunResult
 from simulator.runner import run
 from simulator.validation.cases import Case
+from simulator.validation.kernel_tables import collectives_of, system_of, table_of
 from simulator.validation.rows import Floats, Row, compared, cost_text, latencies, latencies_of, latency_rows
 from simulator.validation.subjects import accelerator_for, engine_for, model_for, same_shapes
 
@@ -51,8 +52,7 @@ def cases(data: Path, kernel_tables: Path | None = None) -> list[Case]:
     Parameters
     ----------
     kernel_tables
-        Folder with ``<system>_vllm.parquet``: what a layer profile lacks is taken from there (collectives), and all
-        of it where there is none.
+        Folder with ``<system>_vllm.parquet``, for runs without a layer profile; left out: the installed package's.
     """
     folders = sorted(path.parent for path in (data / DATASET).glob("*/meta.json"))
     return [
@@ -110,8 +110,8 @@ class Setup:
     scenario
         Plain data, with the default costs.
     measurements
-        Files that costs can be made of, the best first: the layer profile of the same machine, model and datatype with
-        the machine's kernel tables, or those alone.
+        What costs can be made of, the best first: the layer profile of the same machine, model and datatype, with the
+        machine's collectives where there are several ranks; without a profile the machine's kernel tables.
     notes
         What differs from the run.
     """
@@ -158,13 +158,13 @@ def set_up(folder: Path, meta: Mapping[str, Any], layer_profiles: Path, kernel_t
     }
     dtype = dtypes.get("activations") or model.base_dtype
     profile = profile_for(layer_profiles, accelerator, model, dtype)
-    tables = kernel_tables_for(kernel_tables, accelerator)
-    layers = [] if profile is None else [str(profile)]
     if profile is None:
         notes.append("no layer profile of this machine, model and datatype")
     if engine in CALIBRATED_ON:
         notes.append(f"host overhead of {engine} calibrated on {CALIBRATED_ON[engine]}")
-    return Setup(scenario, [each for each in ([*layers, *tables], layers, tables) if each], (said, *notes))
+    ranks = int(given.get("tensor_parallel_size") or 1)
+    made_of = _measurements(profile, kernel_tables, accelerator, None if version is None else str(version), ranks)
+    return Setup(scenario, made_of, (said, *notes))
 
 
 def _translated(
@@ -226,25 +226,23 @@ def profile_for(root: Path, accelerator: Accelerator, model: ModelSpec, dtype: s
     return alike
 
 
-def kernel_tables_for(root: Path | None, accelerator: Accelerator) -> list[str]:
-    """Return the table ``<system>_vllm.parquet`` of an accelerator, if there is one."""
-    if root is None:
-        return []
-    return [str(path) for path in sorted(root.glob("*_vllm.parquet")) if _is_of(path.stem, accelerator)][:1]
-
-
-def _is_of(name: str, accelerator: Accelerator) -> bool:
-    try:
-        return accelerator_for(name).name == accelerator.name
-    except InputError:
-        return False
+def _measurements(
+    profile: Path | None, folder: Path | None, accelerator: Accelerator, version: str | None, ranks: int
+) -> list[list[str]]:
+    """Return what costs can be made of, the best first (see `Setup`)."""
+    system = system_of(accelerator, "vllm", folder)
+    if profile is None:
+        table = None if system is None else table_of(system, "vllm", folder)
+        return [] if table is None else [[table]]
+    collectives = None if system is None or ranks == 1 else collectives_of(system, "vllm", version)
+    return [[str(profile), collectives], [str(profile)]] if collectives else [[str(profile)]]
 
 
 def _run(setup: Setup) -> tuple[RunResult, list[str]]:
     """Run with the best measured costs that can be had, else with the default ones, saying why."""
     refused: list[str] = []
-    for files in dict.fromkeys(tuple(each) for each in setup.measurements):
-        pool = {**setup.scenario["cluster"]["pools"][0], "cost": {"kind": "measured", "profile": list(files)}}
+    for names in setup.measurements:
+        pool = {**setup.scenario["cluster"]["pools"][0], "cost": {"kind": "measured", "profile": list(names)}}
         try:
             return run({**setup.scenario, "cluster": {"pools": [pool]}}), refused
         except InputError as error:

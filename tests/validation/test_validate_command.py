@@ -18,6 +18,8 @@ from simulator.validation.page import page
 from simulator.validation.rows import COLUMNS, compared, not_judged, not_run, to_frame
 from tests.validation.validate_support import write_points, write_run
 
+pytestmark = pytest.mark.usefixtures("no_package")
+
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     capsys.readouterr()

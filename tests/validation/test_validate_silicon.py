@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from simulator import InputError
-from simulator.validation import silicon, validate
+from simulator.validation import kernel_tables, silicon, validate
 from simulator.validation.judging import serving_verdicts
 from simulator.validation.rows import compared, to_frame
 from simulator.validation.silicon import INFERENCEMAX, Assumptions
 from tests.validation.validate_support import POINT, write_points
+
+pytestmark = pytest.mark.usefixtures("no_package")
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
@@ -138,9 +140,13 @@ def test_requests_of_a_point() -> None:
     assert np.mean(spread.prompt_tokens) == pytest.approx(900, rel=0.02)
 
 
-def test_kernel_tables_are_found_by_system_and_backend(tmp_path: Path) -> None:
+def test_kernel_tables_are_found_by_system_and_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of the caller's goes before the installed package."""
     assert silicon.costs_for(POINT, None) is None
     assert silicon.costs_for(POINT, tmp_path) is None
+    monkeypatch.setattr(kernel_tables, "installed_systems", lambda: ("h200_sxm",))
+    assert silicon.costs_for(POINT, tmp_path) == {"kind": "measured", "profile": "aiconfigurator:h200_sxm/trtllm"}
+    assert silicon.costs_for({**POINT, "system": "h100_sxm"}, tmp_path) is None
     path = tmp_path / "h200_sxm_trtllm.parquet"
     path.touch()
     assert silicon.costs_for(POINT, tmp_path) == {"kind": "measured", "profile": str(path)}

@@ -10,11 +10,13 @@ import pandas as pd
 import pytest
 
 from simulator import InputError
-from simulator.validation import validate, vllm_runs
+from simulator.validation import kernel_tables, validate, vllm_runs
 from simulator.validation.judging import run_verdicts
 from simulator.validation.rows import STATISTICS, latencies_of
 from simulator.validation.subjects import accelerator_for, engine_for, model_for
 from tests.validation.validate_support import PROFILE, write_run
+
+pytestmark = pytest.mark.usefixtures("no_package")
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
@@ -129,17 +131,24 @@ def test_throughput_over_time_by_hand(tmp_path: Path) -> None:
     assert row["error"] == pytest.approx((6.0 / len(rate)) / measured.mean())
 
 
-def test_kernel_tables_of_the_machine_add_to_a_layer_profile_and_stand_in_for_it(tmp_path: Path) -> None:
-    folder, tables = write_run(tmp_path), tmp_path / "tables"
-    tables.mkdir()
-    for name in ("h200_sxm_vllm", "rtx_pro_6000_server_sglang", "rtx_pro_6000_server_vllm"):
-        (tables / f"{name}.parquet").touch()
+def test_collectives_and_tables_of_the_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Collectives of the server's version beside a profile of several ranks; without a profile the newest tables."""
+    monkeypatch.setattr(kernel_tables, "installed_systems", lambda: ("abacus", "h200_sxm", "rtx_pro_6000_server"))
+    folder = write_run(tmp_path)
     meta = json.loads((folder / "meta.json").read_text())
-    table = str(tables / "rtx_pro_6000_server_vllm.parquet")
-    profile = str(tmp_path / "layer_profiles" / PROFILE)
-    found = vllm_runs.set_up(folder, meta, tmp_path / "layer_profiles", tables).measurements
-    assert found == [[profile, table], [profile], [table]]
-    assert vllm_runs.set_up(folder, meta, tmp_path / "nothing", tables).measurements == [[table], [table]]
+    profiles, profile = tmp_path / "layer_profiles", str(tmp_path / "layer_profiles" / PROFILE)
+    assert vllm_runs.set_up(folder, meta, profiles).measurements == [[profile]]
+    meta["engine_kwargs"]["tensor_parallel_size"] = 2
+    collectives = "aiconfigurator:rtx_pro_6000_server/vllm@0.19.0:comm"
+    assert vllm_runs.set_up(folder, meta, tmp_path / "layer_profiles").measurements == [
+        [profile, collectives],
+        [profile],
+    ]
+    newest = "aiconfigurator:rtx_pro_6000_server/vllm"
+    assert vllm_runs.set_up(folder, meta, tmp_path / "nothing").measurements == [[newest]]
+    own = tmp_path / "rtx_pro_6000_server_vllm.parquet"
+    own.touch()
+    assert vllm_runs.set_up(folder, meta, tmp_path / "nothing", tmp_path).measurements == [[str(own)]]
 
 
 def test_the_run_that_the_host_overhead_was_calibrated_on_is_labelled_and_not_judged(tmp_path: Path) -> None:

@@ -84,9 +84,10 @@ def math_dtype(accelerator: Accelerator, weight_format: str, activation_dtype: s
     kernels do; weights in 16 bits or more, in that of the activations.
     """
     bits = WEIGHT_FORMATS[weight_format].element_bits
-    if bits >= 16 or weight_format in _WEIGHT_ONLY or weight_format not in accelerator.peak_flops:
+    name = weight_format.removesuffix("_block")
+    if bits >= 16 or weight_format in _WEIGHT_ONLY or name not in accelerator.peak_flops:
         return activation_dtype
-    return weight_format
+    return name
 
 
 def check_activation_dtype(accelerator: Accelerator, dtype: str) -> None:

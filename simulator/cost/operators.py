@@ -50,6 +50,9 @@ class OperatorTimes:
         cached = kv_elements_per_token_layer(model, tp) * (1 + shapes.kv_bytes / shapes.activation_bytes)
         seconds["norms_rotary_cache"] = kernels.elementwise(8 * model.hidden_size + rotary + cached, tokens, 4)
         if moe_layer and model.moe is not None:
+            # Softmax and choice of the experts, and sorting the tokens by expert: two more kernels.
+            choice = kernels.elementwise(2 * model.moe.num_experts, tokens, 2)
+            seconds["router"] = seconds["router"] + choice
             seconds["experts"] = kernels.experts(tokens, idle)
             inner = share(model.moe.shared_intermediate_size, tp)
         else:

@@ -7,7 +7,8 @@ Each operator of the model is looked up by its own shape on one rank:
   Measured products in fp8 with one scale a tensor include the quantisation of their input, which engines fuse into the
   norm or activation before: it is taken off where it was measured alone. That of formats with blocks stays in.
 - **Attention** by heads, `simulator.cost.table_attention`.
-- **Routed experts** by their sizes, layout and the distribution of routing.
+- **Routed experts** by their sizes, layout and the distribution of routing. Where an engine has several kernels for a
+  shape (or several datatypes of activations for weights of four bits), the fastest counts, as engines choose it.
 - **Collectives** by bytes, `simulator.cost.collectives`.
 
 What was not measured is the estimate's, and ``sources`` lists it: elementwise kernels always are.
@@ -33,9 +34,10 @@ DEFAULT_ROUTING = "power_law_1.2"
 """Which measured distribution of tokens over experts stands for traffic: a power law of exponent 1.2, the more skewed
 of the two that AIConfigurator measures (an assumption; its own default for most models)."""
 
-_STORED_AS = {"fp8": ("fp8_block", "fp8"), "fp4": ("fp4",), "mxfp4": ("mxfp4",)}
-"""Names of measured weight formats that stand for one of ours, the preferred first. ``fp8`` of a model that is
-published so is in blocks of 128 x 128, as DeepSeek-V3's; other models' is per tensor or channel."""
+_LAUNCH_BOUND_S, _LAUNCH_BOUND_RATIO = 20e-6, 4.0
+"""A format none of whose products takes less than this, whatever their size, and the least so many times its estimate,
+was measured bound by launches, which CUDA graphs do away with (vLLM 0.24's products in blocks of fp8: 56 us at least on
+H200, 151 on B200; SGLang's: 3). A choice: the smallest products take 3 to 10 us elsewhere."""
 
 
 class TableKernels:
@@ -113,7 +115,7 @@ class TableKernels:
         n, k = matrix.outputs, matrix.inputs
         exact = part[(part["n"] == n) & (part["k"] == k)]
         if not exact.empty:
-            return self._unquantised(exact, *_by_tokens(exact))
+            return self._unquantised(form, exact, *_by_tokens(exact))
         known = part.groupby(["n", "k"], sort=True).size().index.to_frame().to_numpy(dtype=np.int64)
         corners = [(a, b, w * v) for a, w in _between(known[:, 0], n) for b, v in _between(known[:, 1], k) if w * v > 0]
         total, weights = None, 0.0
@@ -123,7 +125,7 @@ class TableKernels:
             if rows.empty:
                 continue
             points, times = _by_tokens(rows)
-            points, times = self._unquantised(rows, points, times)
+            points, times = self._unquantised(form, rows, points, times)
             over = times / self._estimate.gemm(Matrix(matrix.family, int(b), int(a)), points)
             if total is None:
                 tokens, total = points, np.zeros_like(points)
@@ -135,10 +137,10 @@ class TableKernels:
             return None
         return tokens, np.asarray(self._estimate.gemm(matrix, tokens) * (total / weights))
 
-    def _unquantised(self, rows: pd.DataFrame, points: Floats, times: Floats) -> tuple[Floats, Floats]:
+    def _unquantised(self, form: str, rows: pd.DataFrame, points: Floats, times: Floats) -> tuple[Floats, Floats]:
         """Take the quantisation of the input off products of one (n, k) in fp8 per tensor."""
         quantize = self._rows("quantize")
-        if rows["weight_dtype"].iloc[0] != "fp8" or quantize.empty:
+        if form != "fp8" or rows["weight_dtype"].iloc[0] != "fp8" or quantize.empty:
             return points, times
         part = quantize[(quantize["k"] == rows["k"].iloc[0]) & quantize["kernel"].str.startswith("dynamic")]
         if part.empty:
@@ -253,14 +255,28 @@ class TableKernels:
 
     def _stored_as(self, part: pd.DataFrame, form: str) -> pd.DataFrame:
         """Return the rows of the measured weight format that stands for one of ours."""
-        names: Sequence[str] = _STORED_AS.get(form, _spelled(form))
-        if form == "fp8" and self._shapes.model.default_dtype != "fp8":
-            names = tuple(reversed(names))
+        names: Sequence[str] = _spelled(form)
+        if form in ("fp8", "fp8_block"):
+            # What is published in fp8 is in blocks of 128 x 128, as DeepSeek-V3.
+            blocks = form == "fp8_block" or self._shapes.model.default_dtype == "fp8"
+            names = ("fp8_block", "fp8") if blocks else ("fp8", "fp8_block")
         for name in names:
             found = part[part["weight_dtype"] == name]
-            if not found.empty:
-                return found
+            if found.empty:
+                continue
+            if found["operator"].iloc[0] == "gemm" and self._launch_bound(found):
+                least = found["time_s"].min() * 1e6
+                self._lacks(f"products in {name} but bound by launches (none under {least:.0f} us)")
+                continue
+            return found
         return part[:0]
+
+    def _launch_bound(self, products: pd.DataFrame) -> bool:
+        """Tell whether the times of a format's products are those of launches."""
+        least = products.loc[products["time_s"].idxmin()]
+        smallest = Matrix("qkv", int(least["k"]), int(least["n"]))
+        estimate = float(self._estimate.gemm(smallest, np.array([float(least["tokens"])]))[0])
+        return bool(least["time_s"] > max(_LAUNCH_BOUND_S, _LAUNCH_BOUND_RATIO * estimate))
 
     def _lacks(self, what: str) -> None:
         if what not in self._missing:
@@ -279,8 +295,10 @@ def _spelled(dtype: str) -> tuple[str, ...]:
 
 
 def _by_tokens(rows: pd.DataFrame) -> tuple[Floats, Floats]:
-    median = rows.groupby("tokens", sort=True)["time_s"].median()
-    return median.index.to_numpy(dtype=np.float64), median.to_numpy(dtype=np.float64)
+    """Return tokens and seconds; of shapes measured twice the median, of several kernels the fastest."""
+    median = rows.groupby(["tokens", "kernel", "dtype"], sort=True, dropna=False)["time_s"].median()
+    fastest = median.groupby(level="tokens", sort=True).min()
+    return fastest.index.to_numpy(dtype=np.float64), fastest.to_numpy(dtype=np.float64)
 
 
 def _between(known: np.ndarray[tuple[int], np.dtype[np.int64]], value: int) -> list[tuple[int, float]]:

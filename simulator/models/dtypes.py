@@ -63,6 +63,14 @@ _FORMATS = (
         "bytes); per-tensor and per-channel scales take less",
     ),
     WeightFormat(
+        "fp8_block",
+        8,
+        group_elements=128 * 128,
+        group_bits=32,
+        matrices_only=True,
+        note="the same in bytes; says that the kernels are those of blocks, where measurements tell them apart",
+    ),
+    WeightFormat(
         "int8",
         8,
         matrices_only=True,

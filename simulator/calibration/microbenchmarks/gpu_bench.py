@@ -58,4 +58,5 @@ class GpuBench:
         try:
             return collectives.measure(cases, ranks, self._plan)
         except Exception as error:  # whatever torch.multiprocessing makes of a rank's end
-            raise RuntimeError(f"collectives of {ranks} ranks: {error}") from error
+            said = str(error).strip().splitlines() or [type(error).__name__]  # the rank's traceback
+            raise RuntimeError(f"collectives of {ranks} ranks: {said[-1]}") from error

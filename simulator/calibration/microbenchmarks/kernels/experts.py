@@ -199,10 +199,10 @@ class Room:
     def make(
         cls, pairs: int, experts: int, hidden: int, inner: int, dtype: torch.dtype, device: str, tile: Tile = SMALL
     ) -> Room:
-        """Allocate it."""
+        """Allocate it, zeros: SwiGLU runs over pairs of other ranks too, which nothing writes."""
         return cls(
             Sorting.make(pairs, experts, tile.rows, device),
-            *(torch.empty((pairs, width), dtype=dtype, device=device) for width in (2 * inner, inner, hidden)),
+            *(torch.zeros((pairs, width), dtype=dtype, device=device) for width in (2 * inner, inner, hidden)),
         )
 
 

@@ -132,7 +132,8 @@ def _resolve_pool(pool: Pool, index: int, model: ModelSpec) -> ResolvedPool:
     pool = _with_args(pool, index)
     node = None if pool.node is None else load_node(pool.node)
     accelerator = _accelerator(pool, node, index)
-    plan = ParallelPlan(pool.parallel.tp, pool.parallel.pp, pool.parallel.ep)
+    layout = pool.parallel
+    plan = ParallelPlan(layout.tp, layout.pp, layout.tp if layout.ep == "tp" else layout.ep)
     plan.check(model)
     if node is not None and plan.tp > node.gpus:
         raise InputError(

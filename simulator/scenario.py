@@ -214,8 +214,9 @@ class Parallel(Part):
     """Tensor parallel ranks."""
     pp: Annotated[int, Field(ge=1, le=64)] = 1
     """Pipeline stages."""
-    ep: Annotated[int, Field(ge=1, le=1024)] = 1
-    """Tensor parallel ranks that the routed experts are spread over; ``tp / ep`` of them divide each expert."""
+    ep: Annotated[int, Field(ge=1, le=1024)] | Literal["tp"] = 1
+    """Tensor parallel ranks that the routed experts are spread over; ``tp / ep`` of them divide each expert. ``tp``:
+    all of them."""
 
 
 class Dtypes(Part):

@@ -9,6 +9,7 @@ model: where the measurements hold none over as many ranks, they are estimates, 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,9 +18,9 @@ import pandas as pd
 
 from simulator.calibration.schema import one_value, tp_degrees
 from simulator.cost.collectives import MESSAGE_OPERATORS, Collectives
-from simulator.cost.efficiency import DEFAULT_HOST_OVERHEAD_S
+from simulator.cost.efficiency import DEFAULT_EFFICIENCY, DEFAULT_HOST_OVERHEAD_S
 from simulator.cost.graphs import NO_GRAPHS, CudaGraphs
-from simulator.cost.kernels import Floats
+from simulator.cost.kernels import Floats, RooflineKernels
 from simulator.cost.links import P2P_LATENCY_S, stage_link
 from simulator.cost.measured_attention import OUTSIDE, MeasuredAttention
 from simulator.cost.operators import idle_experts
@@ -132,6 +133,14 @@ class MeasuredCost:
         wanted = {"dtype": shapes.activation_dtype, "weight_dtype": shapes.formats["qkv"], "kv_dtype": shapes.kv_dtype}
         _check_dtypes(measurements, wanted, where)
         rows = _of_tp(measurements, plan.tp, where)
+        whole = measurements[(measurements["operator"] == "moe") & (measurements["tp"] == 1)]
+        # Experts over several ranks are measured as such where they are divided like everything else, or made of
+        # those measured on one rank, see _moe.
+        self._divided = bool(plan.tp > 1 and model.moe_layers and not whole.empty)
+        if self._divided and plan.ep == 1 and (rows["operator"] == "moe").any():
+            self._divided = False
+        if self._divided:
+            rows = pd.concat([rows[rows["operator"] != "moe"], whole], ignore_index=True)
         self._host_overhead_s, self._outside, self._where = host_overhead_s, outside, where
         self._model, self._plan, self._graphs = model, plan, graphs
         self._hidden_bytes = model.hidden_size * shapes.activation_bytes
@@ -249,12 +258,28 @@ class MeasuredCost:
         return curve(*self._tables[name], at, hold=self._outside != "extrapolate")
 
     def _moe(self, counts: Floats) -> Floats:
-        """Return the seconds of a layer's routed experts by tokens, with the expected number of them visited."""
-        moe = self._model.moe
+        """Return the seconds of a layer's routed experts by tokens, with the expected number of them visited.
+
+        Of experts measured on one rank only, each of ``ep`` groups of ranks has its share of the visited ones and of
+        the tokens' visits; where ranks divide each expert, the roofline's ratio of a part to the whole is taken.
+        """
+        moe, plan = self._model.moe, self._plan
         assert moe is not None
-        share = 1.0 - idle_experts(self._model, len(counts) - 1)
-        visited = np.maximum(share * moe.num_experts, moe.experts_per_token)
-        return experts_curve(*self._tables["moe"], counts, visited, hold=self._outside != "extrapolate")
+        hold = self._outside != "extrapolate"
+        idle = idle_experts(self._model, len(counts) - 1)
+        visited = np.maximum((1.0 - idle) * moe.num_experts, moe.experts_per_token)
+        if not self._divided:
+            return experts_curve(*self._tables["moe"], counts, visited, hold=hold)
+        # A table begins at one token, which visits top_k experts: fewer take as much less, their weights being read.
+        fewer = np.minimum(visited / plan.ep / moe.experts_per_token, 1.0)
+        times = fewer * experts_curve(*self._tables["moe"], counts / plan.ep, visited / plan.ep, hold=hold)
+        if plan.moe_tp == 1:
+            return times
+        part, all_of_it = (
+            RooflineKernels(replace(self._shapes, plan=split), DEFAULT_EFFICIENCY).experts(counts, idle)
+            for split in (plan, ParallelPlan(plan.ep, 1, plan.ep))
+        )
+        return np.asarray(times * (part / all_of_it))
 
     def _stage_parts(self, stage: int, size: int) -> dict[str, Floats]:
         """Return the seconds of a stage by operator, for 0 ... ``size`` - 1 tokens, attention and LM head left out."""
@@ -358,6 +383,9 @@ class MeasuredCost:
             lines.append(f"pipeline stages: not measured, estimate for {self._stage_link.name}")
         if self._model.moe is not None:
             lines.append("experts: as many visited as uniform, independent routing visits on average (an assumption)")
+        if self._divided:
+            how = f"spread over {self._plan.ep} groups of ranks, balanced" if self._plan.ep > 1 else "divided"
+            lines.append(f"experts: measured on one rank, {how} (an assumption)")
         left_out = [
             name
             for name in ("norm", "rotary", "activation", "embedding", "final_norm", "sampler")

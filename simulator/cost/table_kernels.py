@@ -273,7 +273,7 @@ class TableKernels:
 
     def _launch_bound(self, products: pd.DataFrame) -> bool:
         """Tell whether the times of a format's products are those of launches."""
-        least = products.loc[products["time_s"].idxmin()]
+        least = products.iloc[int(products["time_s"].to_numpy().argmin())]
         smallest = Matrix("qkv", int(least["k"]), int(least["n"]))
         estimate = float(self._estimate.gemm(smallest, np.array([float(least["tokens"])]))[0])
         return bool(least["time_s"] > max(_LAUNCH_BOUND_S, _LAUNCH_BOUND_RATIO * estimate))

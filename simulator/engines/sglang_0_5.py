@@ -63,6 +63,7 @@ ENGINE = Engine(
     flags=(
         Flag(("--tp-size", "--tensor-parallel-size"), "parallel.tp"),
         Flag(("--pp-size", "--pipeline-parallel-size"), "parallel.pp"),
+        Flag(("--ep-size", "--expert-parallel-size"), "parallel.ep"),
         Flag(("--mem-fraction-static",), "engine.gpu_memory_utilization", "float"),
         Flag(("--max-running-requests",), "engine.max_num_seqs"),
         Flag(("--chunked-prefill-size",), "engine.max_num_batched_tokens"),
@@ -92,7 +93,7 @@ ENGINE = Engine(
     not_modelled=names(
         "enable-mixed-chunk enable-priority-scheduling max-queued-requests max-total-tokens"
         " num-continuous-decode-steps enable-hierarchical-cache hicache-ratio hicache-size enable-lmcache"
-        " dp-size data-parallel-size enable-dp-attention ep-size expert-parallel-size enable-eplb moe-a2a-backend"
+        " dp-size data-parallel-size enable-dp-attention enable-eplb moe-a2a-backend"
         " moe-runner-backend enable-two-batch-overlap speculative-algorithm speculative-draft-model-path"
         " speculative-num-steps speculative-eagle-topk disaggregation-mode disaggregation-transfer-backend"
         " enable-torch-compile cuda-graph-max-bs cuda-graph-bs disable-cuda-graph attention-backend sampling-backend"

@@ -126,6 +126,7 @@ ENGINE = Engine(
         *SCHEDULER_FLAGS,
         *switch("enable-prefix-caching", "engine.prefix_caching"),
         *switch("async-scheduling", "engine.async_scheduling"),
+        Flag(("--enable-expert-parallel",), "parallel.ep", "switch", value="tp"),
         Flag(("--enforce-eager",), "engine.cuda_graph_sizes", "switch", value=()),
         Flag(("--long-prefill-token-threshold",), "batching.params.long_prefill_token_threshold"),
         Flag(("--enable-chunked-prefill",), "", "switch"),
@@ -135,7 +136,7 @@ ENGINE = Engine(
     not_modelled=names(
         "no-enable-chunked-prefill max-num-partial-prefills max-long-partial-prefills num-lookahead-slots"
         " scheduler-cls disable-chunked-mm-input disable-hybrid-kv-cache-manager data-parallel-size"
-        " data-parallel-rank data-parallel-size-local data-parallel-backend enable-expert-parallel all2all-backend"
+        " data-parallel-rank data-parallel-size-local data-parallel-backend all2all-backend"
         " decode-context-parallel-size prefill-context-parallel-size enable-dbo enable-eplb eplb-config"
         " expert-placement-strategy disable-custom-all-reduce distributed-executor-backend"
         " compilation-config cudagraph-capture-sizes max-cudagraph-capture-size kv-cache-memory-bytes swap-space"

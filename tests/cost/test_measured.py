@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -292,3 +293,33 @@ def test_a_model_that_was_never_measured_here_has_no_name(table):
     )
     with pytest.raises(InputError, match="names no model"):
         MeasuredCost(LLAMA, GPU, nameless)
+
+
+def test_experts_of_one_rank_stand_for_those_of_several():
+    model, tokens = load_model("qwen3-30b-a3b"), [1, 64]
+    made = {"hardware": "RTXPRO6000", "software": "vllm", "software_version": "1", "date": "2026-01-01", "source": "x"}
+    parts = []
+    for tp in (1, 2):
+        common = {**made, "model": model.hf_id, "tp": tp, "time_s": 1e-5, "dtype": "bf16"}
+        parts += [
+            frame({**common, "operator": name, "tokens": tokens}, 2) for name in ("qkv", "o_proj", "router", "qk_norm")
+        ]
+        parts.append(frame({**common, "operator": "lm_head", "sequences": tokens}, 2))
+        for new, decodes in ((0, 1), (16, 0), (16, 1)):
+            shape = {"new_tokens": new, "cached_tokens": 0, "decodes": decodes, "decode_kv": 100.0}
+            parts.append(frame({**common, "operator": "attention", **shape}, 1))
+    # 1 us for each token and 10 us for each expert visited, on one rank.
+    grid = [(t, e) for t in (1, 64) for e in (8, 128)]
+    shape = {"tokens": [t for t, _ in grid], "activated_experts": [e for _, e in grid]}
+    times = [t * 1e-6 + e * 1e-5 for t, e in grid]
+    parts.append(frame({**made, "model": model.hf_id, "tp": 1, "operator": "moe", "time_s": times, **shape}, 4))
+    table = pd.concat(parts, ignore_index=True)
+    shape = batch(64, 100)
+    visited = 128 * (1 - (1 - 8 / 128) ** 64)
+
+    def experts_s(plan: ParallelPlan) -> float:
+        return MeasuredCost(model, GPU, table, plan, host_overhead_s=0.0).breakdown(shape)["moe"]
+
+    assert experts_s(ParallelPlan()) == pytest.approx(48 * (64e-6 + visited * 1e-5))
+    assert experts_s(ParallelPlan(2, 1, 2)) == pytest.approx(48 * (32e-6 + visited / 2 * 1e-5))
+    assert 0.4 < experts_s(ParallelPlan(2)) / experts_s(ParallelPlan()) < 0.6

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hardware_profiles import Accelerator
 from simulator.calibration.microbenchmarks.case import Case
@@ -89,7 +89,7 @@ class Budget:
 
     limit_s: float | None
     now: Callable[[], float] = time.monotonic
-    _began: float | None = None
+    _began: float | None = field(default=None, init=False)
 
     def start(self) -> None:
         """Start the clock."""

@@ -1,5 +1,5 @@
 """The GPU at hand: what it is, batches of launches timed on it, and what NVML says of it while it works."""
-# mypy: disable-error-code="import-not-found,import-untyped"
+# mypy: disable-error-code="import-not-found,import-untyped,no-untyped-call"
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from hardware_profiles import Accelerator
@@ -186,7 +187,7 @@ def throttling(bits: int) -> tuple[str, ...]:
 def batch_of(work: Work, variant: Variant) -> Batch:
     """Return what runs batches of a variant and times them on the device.
 
-    Launches of a graph are captured once for each batch size, after one launch outside it has compiled the kernel.
+    Launches of a graph are captured once for each batch size.
     """
     import torch
 
@@ -202,9 +203,7 @@ def batch_of(work: Work, variant: Variant) -> Batch:
     def graph(launches: int) -> Any:
         if launches not in captured:
             captured.clear()
-            variant.launch(0)
-            torch.cuda.synchronize()
-            captured[launches] = capture(lambda: launch_all(launches))
+            captured[launches] = capture(lambda: launch_all(launches), before=lambda: variant.launch(0))
         return captured[launches]
 
     def run(launches: int) -> float:
@@ -222,16 +221,31 @@ def batch_of(work: Work, variant: Variant) -> Batch:
     return run
 
 
-def capture(launch: Callable[[], None]) -> Any:
+@cache
+def _capture_stream() -> Any:
+    """Return the one stream that graphs are captured on: cuBLAS keeps a workspace for each stream it has seen."""
+    import torch
+
+    return torch.cuda.Stream()
+
+
+def capture(launch: Callable[[], Any], before: Callable[[], Any]) -> Any:
     """Return a CUDA graph of what ``launch`` launches.
 
     Not by ``torch.cuda.graph``, which collects garbage and empties PyTorch's cache each time: longer than most samples.
+
+    Parameters
+    ----------
+    before
+        Run outside the graph first, on the same stream: what compiles the kernel and takes workspaces.
     """
     import torch
 
-    made, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    made, stream = torch.cuda.CUDAGraph(), _capture_stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
+        before()
+        torch.cuda.synchronize()
         made.capture_begin()
         try:
             launch()
@@ -256,10 +270,7 @@ def _host_batch(work: Work, variant: Variant) -> Batch:
 
 
 def release() -> None:
-    """Give the memory of the last case back, so that the next one's is not split."""
-    import gc
-
+    """Give back the memory of cases that are done, so that a large one finds it in one piece."""
     import torch
 
-    gc.collect()
     torch.cuda.empty_cache()

@@ -36,16 +36,14 @@ class GpuBench:
         RuntimeError
             If it can't run: no memory, or no tile that fits.
         """
-        try:
-            work = PREPARE[case.operator](case, self._machine.gpu)
-            batches = [(variant.label, device.batch_of(work, variant)) for variant in work.variants]
-            best = 0
-            if len(batches) > 1:
-                best, _ = quickest(batches, self._plan.tune_s, work.sets)
-            taken = sample(batches[best][1], self._plan, self._monitor, sets=work.sets)
-            return replace(taken, variant=batches[best][0])
-        finally:
-            device.release()
+        device.release()
+        work = PREPARE[case.operator](case, self._machine.gpu)
+        batches = [(variant.label, device.batch_of(work, variant)) for variant in work.variants]
+        best = 0
+        if len(batches) > 1:
+            best, _ = quickest(batches, self._plan.tune_s, work.sets)
+        taken = sample(batches[best][1], self._plan, self._monitor, sets=work.sets)
+        return replace(taken, variant=batches[best][0])
 
     def measure_collectives(self, cases: Sequence[Case], ranks: int) -> list[Sample]:
         """Measure collectives of that many GPUs.

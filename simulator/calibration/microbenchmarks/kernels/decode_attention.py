@@ -5,7 +5,7 @@ that the tensor cores take. Splits are what keeps a GPU busy when there are few 
 2023); their results are joined by their log-sum-exp, in fp32.
 """
 # ruff: noqa: N803  # constexpr parameters are written in capitals, as Triton's own kernels do
-# mypy: disable-error-code="import-not-found,no-untyped-def,untyped-decorator"
+# mypy: disable-error-code="import-not-found,import-untyped,no-untyped-def,untyped-decorator"
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ blocks of rows, so that a block of rows has one expert and an expert without tok
 two small kernels (a program an expert), with no word to the host; buffers have the size of the worst routing.
 """
 # ruff: noqa: N803  # constexpr parameters are written in capitals, as Triton's own kernels do
-# mypy: disable-error-code="import-not-found,no-untyped-def,untyped-decorator"
+# mypy: disable-error-code="import-not-found,import-untyped,no-untyped-def,untyped-decorator"
 
 from __future__ import annotations
 

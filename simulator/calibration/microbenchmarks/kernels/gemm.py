@@ -5,7 +5,7 @@ next tiles overlap the products (``num_stages``). There is no split along K: wit
 programs than processors run.
 """
 # ruff: noqa: N803  # constexpr parameters and tile sizes are written in capitals, as Triton's own kernels do
-# mypy: disable-error-code="import-not-found,no-untyped-def,untyped-decorator"
+# mypy: disable-error-code="import-not-found,import-untyped,no-untyped-def,untyped-decorator"
 
 from __future__ import annotations
 

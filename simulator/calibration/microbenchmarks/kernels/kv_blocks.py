@@ -1,6 +1,6 @@
 """Blocks of the KV cache gathered into one piece and scattered back, as swapping and sending them needs."""
 # ruff: noqa: N803  # constexpr parameters are written in capitals, as Triton's own kernels do
-# mypy: disable-error-code="import-not-found,no-untyped-def,untyped-decorator"
+# mypy: disable-error-code="import-not-found,import-untyped,no-untyped-def,untyped-decorator"
 
 from __future__ import annotations
 

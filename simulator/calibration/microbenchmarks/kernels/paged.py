@@ -3,7 +3,7 @@
 A page holds ``page_size`` tokens of all key-value heads, (pages, page_size, kv_heads, head_dim), as vLLM's
 FlashAttention backend lays it out. A table says which pages hold a sequence, in order.
 """
-# mypy: disable-error-code="import-not-found"
+# mypy: disable-error-code="import-not-found,import-untyped"
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ the most keys start first, so that the last wave is short. The keys of the chunk
 where engines put them before they call attention.
 """
 # ruff: noqa: N803  # constexpr parameters are written in capitals, as Triton's own kernels do
-# mypy: disable-error-code="import-not-found,no-untyped-def,untyped-decorator"
+# mypy: disable-error-code="import-not-found,import-untyped,no-untyped-def,untyped-decorator"
 
 from __future__ import annotations
 

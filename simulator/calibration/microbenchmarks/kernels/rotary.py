@@ -1,6 +1,6 @@
 """Rotary position embedding of queries and keys in place; the halves of a head rotate against each other (NeoX)."""
 # ruff: noqa: N803  # constexpr parameters are written in capitals, as Triton's own kernels do
-# mypy: disable-error-code="import-not-found,no-untyped-def,untyped-decorator"
+# mypy: disable-error-code="import-not-found,import-untyped,no-untyped-def,untyped-decorator"
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ The interpreter (``TRITON_INTERPRET=1``) runs kernels on the CPU with NumPy, whi
 16-bit whole numbers, and arithmetic on it is nonsense. So kernels load, convert, and only then reckon: elementwise
 ones in fp32 (on every machine), products in `operand_type`.
 """
-# mypy: disable-error-code="import-not-found"
+# mypy: disable-error-code="import-not-found,import-untyped"
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """Collectives of the GPUs of this machine through torch.distributed and NCCL, a process a GPU."""
-# mypy: disable-error-code="import-not-found"
+# mypy: disable-error-code="import-not-found,attr-defined,no-untyped-call"
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from simulator.calibration.microbenchmarks.case import ELEMENT_BYTES, Case, shape
-from simulator.calibration.microbenchmarks.sampling import Batch, Monitor, Plan, Reading, Sample, sample
+from simulator.calibration.microbenchmarks.sampling import Batch, Plan, Reading, Sample, sample
 
 OPERATORS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
 
@@ -92,17 +93,17 @@ def _rank(index: int, ranks: int, port: int, cases: tuple[Case, ...], plan: Plan
     import torch.distributed as distributed
 
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    device = "cpu"
+    device, own = "cpu", None
     if backend == "nccl":
         device = f"cuda:{index}"
-        torch.cuda.set_device(index)
-    distributed.init_process_group(backend, rank=index, world_size=ranks)
+        own = torch.device(device)
+        torch.cuda.set_device(own)
+    distributed.init_process_group(backend, rank=index, world_size=ranks, device_id=own)
+    plan = replace(plan, window_s=0.0)  # a window is for power, which isn't read here
     try:
         for case in cases:
             batch = _agreed(_batch(call_of(case, ranks, device), device), device)
-            monitor: Monitor = _Silent()
-            # The window is for power, which isn't read; and every rank must take as many samples as the others.
-            taken = sample(batch, plan, monitor)
+            taken = sample(batch, plan, _Silent())
             if index == 0:
                 results.put(taken)
     finally:

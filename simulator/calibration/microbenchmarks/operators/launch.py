@@ -31,7 +31,5 @@ def prepare(case: Case, gpu: Gpu) -> Work:
     if case.kernel == "torch operator":
         one = torch.ones(1, device=gpu.device)
         return Work((Variant("", lambda i: one.zero_()),), 1, "host")
-    empty()
-    torch.cuda.synchronize()
-    graph = capture(empty)
+    graph = capture(empty, before=empty)
     return Work((Variant("", lambda i: graph.replay()),), 1, "host")

@@ -328,7 +328,7 @@ class Cost(Part):
     folder ``<gpu>/<model>/<dtype>``), or ``aiconfigurator:SYSTEM/BACKEND`` for tables of that installed package."""
     outside: Literal["raise", "clip", "extrapolate"] | None = None
     """Batches outside what was measured (``measured`` only): an error, the nearest measured value, or a straight
-    line through the last two; left out: ``extrapolate``."""
+    line that goes on; left out: ``extrapolate``."""
 
     @model_validator(mode="before")
     @classmethod

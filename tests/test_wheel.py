@@ -31,7 +31,7 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
     top = {name.split("/")[0] for name in names}
     assert {name for name in top if not name.endswith(".dist-info")} == PACKAGES
     data = {Path(name).suffix for name in names if not name.split("/")[0].endswith(".dist-info")}
-    assert data <= {".py", ".yaml", ".parquet", ".csv", ".gz", ".md", ".typed", ".json"}
+    assert data <= {".py", ".yaml", ".parquet", ".csv", ".gz", ".md", ".typed", ".json", ".html"}
     assert any(name.startswith("hardware_profiles/accelerators/") for name in names)
     assert any(name.startswith("simulator/models/catalogue/") for name in names)
 

@@ -46,8 +46,14 @@ def validate(
         ),
     ] = None,
     assume: Annotated[
-        str, typer.Option("--assume", metavar="NAME", help="Load of the serving points: default or inferencemax.")
-    ] = "default",
+        str,
+        typer.Option(
+            "--assume",
+            metavar="NAME",
+            help="Load of the serving points: published (as the scripts of those who measured, where known), fixed, "
+            "inferencemax or steady.",
+        ),
+    ] = "published",
     workers: Annotated[int | None, typer.Option("--workers", help="Processes (default: one a processor).")] = None,
     no_progress: Annotated[
         bool, typer.Option("--no-progress", help="No progress bar (none without a terminal).")

@@ -76,7 +76,9 @@ def curve(points: Floats, times: Floats, at: Floats, *, hold: bool) -> Floats:
     at
         Where the times are wanted.
     hold
-        Beyond the last point: its time holds (True), or the last two go on in a straight line, never downwards.
+        Beyond the last point: its time holds (True), or a straight line goes on from the last octave (through the last
+        point and the last one at half of it or less), never downwards. Times of products have steps, so that the last
+        two points may lie on one.
     """
     order = np.argsort(points, kind="stable")
     axis = Axis.of(points.tolist())
@@ -92,9 +94,11 @@ def curve(points: Floats, times: Floats, at: Floats, *, hold: bool) -> Floats:
     if hold:
         weight = np.minimum(weight, 1.0)
     else:
-        step = np.where(last, np.maximum(step, 0.0), step)
-        begin = np.where(last, known[index + 1], known[index])
-        return np.asarray(begin + step * np.where(last, weight - 1.0, weight))
+        inside = known[index] + step * np.minimum(weight, 1.0)
+        values = np.array(axis.values)
+        half = max(int(np.searchsorted(values, values[-1] / 2, side="right")) - 1, 0)
+        slope = max((known[-1] - known[half]) / (values[-1] - values[half]), 0.0)
+        return np.where(last, known[-1] + slope * (at - values[-1]), inside)
     return np.asarray(known[index] + step * weight)
 
 

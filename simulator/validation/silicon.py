@@ -43,8 +43,21 @@ _SCALE_UP_GPUS = {"gb200": 72, "gb300": 72}
 """GPUs that NVLink joins, by system (NVIDIA GB200 and GB300 NVL72); the others are servers of 8 (HGX, DGX)."""
 _SERVER_GPUS = 8
 
-_WEIGHTS = {"fp8": "fp8", "fp8_block": "fp8", "nvfp4": "fp4", "mxfp4": "fp4", "int8_wo": "int8", "int4_wo": "int4"}
+_WEIGHTS = {
+    "fp8": "fp8",
+    "fp8_block": "fp8_block",
+    "nvfp4": "fp4",
+    "mxfp4": "fp4",
+    "int8_wo": "int8",
+    "int4_wo": "int4",
+}
 """Format of the weights by the file's ``gemm_quant_mode``; without one they are as published."""
+
+_IN_BLOCKS = re.compile(r"Qwen/.*-FP8")
+"""Checkpoints in blocks of fp8 whatever the mode says: Qwen publishes them so (``weight_block_size`` [128, 128])."""
+
+_INFERENCEMAX_LENGTHS = (1024, 8192)
+"""Prompts and answers of InferenceMAX's load."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +72,9 @@ class Assumptions:
         Client i starts at i times this many seconds; 0: all at once.
     shortest
         Lengths are uniform between this share of the recorded ones and those; 1: fixed.
+    answers_within
+        Answers are uniform within this share around the recorded length; 0: that long. Clients with answers of one
+        length that start together stay together for ever, which no server's clients do.
     fitting_batches
         TensorRT-LLM was started with a ``max_num_tokens`` that a prompt fits into beside everybody's decode; else with
         its default of 8192, into which a prompt of 8192 tokens fits only while nobody decodes.
@@ -67,6 +83,7 @@ class Assumptions:
     requests_per_client: int = 10
     stagger_s: float = 0.0
     shortest: float = 1.0
+    answers_within: float = 0.0
     fitting_batches: bool = False
 
     def __post_init__(self) -> None:
@@ -76,20 +93,24 @@ class Assumptions:
             raise InputError(f"stagger_s must be at least 0, got {self.stagger_s}")
         if not 0 < self.shortest <= 1:
             raise InputError(f"shortest must be above 0 and at most 1, got {self.shortest}")
+        if not 0 <= self.answers_within < 1:
+            raise InputError(f"answers_within must be at least 0 and below 1, got {self.answers_within}")
 
     @property
     def text(self) -> str:
         """What is assumed, in a line."""
         start = "all clients start at 0" if not self.stagger_s else f"client i starts at i x {self.stagger_s:g} s"
         lengths = "fixed lengths" if self.shortest == 1 else f"lengths uniform from {self.shortest:g} of those recorded"
+        if self.answers_within:
+            lengths += f", answers within {self.answers_within:.0%} of theirs"
         limits = "TensorRT-LLM's max_num_tokens fits the load" if self.fitting_batches else "servers' default limits"
         return (
             f"assumed: closed loop, {self.requests_per_client} requests a client, {lengths}, {start}, no shared "
-            f"prefixes, {limits}, 16-bit KV"
+            f"prefixes, {limits}"
         )
 
 
-DEFAULT_ASSUMPTIONS = Assumptions()
+FIXED = Assumptions()
 
 INFERENCEMAX = Assumptions(shortest=0.8, fitting_batches=True)
 """What the scripts of InferenceMAX do, whose lengths and concurrencies most of the points have: ``RANDOM_RANGE_RATIO``
@@ -97,8 +118,16 @@ INFERENCEMAX = Assumptions(shortest=0.8, fitting_batches=True)
 ``MAX_NUM_TOKENS=$(( ($CONC+$ISL+64+63)/64*64 ))``, at least 8192, for trtllm-serve (benchmarks/dsr1_fp8_b200_trt.sh).
 """
 
-ASSUMPTIONS = {"default": DEFAULT_ASSUMPTIONS, "inferencemax": INFERENCEMAX}
-"""By the name that the command line takes."""
+STEADY = Assumptions(answers_within=0.1, fitting_batches=True)
+"""What is taken of the other points, whose load generator nobody named: lengths as recorded, clients out of step."""
+
+ASSUMPTIONS: Mapping[str, Assumptions | None] = {
+    "published": None,
+    "fixed": FIXED,
+    "inferencemax": INFERENCEMAX,
+    "steady": STEADY,
+}
+"""By the name that the command line takes; ``published``: InferenceMAX's for points of its lengths, else `STEADY`."""
 
 _LENGTHS = "validation.lengths"
 
@@ -114,7 +143,7 @@ class Layout:
     moe_ep: int
 
 
-def cases(data: Path, kernel_tables: Path | None, assumptions: Assumptions = DEFAULT_ASSUMPTIONS) -> list[Case]:
+def cases(data: Path, kernel_tables: Path | None, assumptions: Assumptions | None = None) -> list[Case]:
     """Return a case for every row of ``silicon/serving_measurements.csv``; none without that file."""
     path = data / FILE
     if not path.is_file():
@@ -167,8 +196,22 @@ def concurrency(point: Mapping[str, Any]) -> int | None:
 # ------------------------------------------------------------------------------------------------------- a point
 
 
-def compare(point: Mapping[str, Any], kernel_tables: Path | None, assumptions: Assumptions) -> list[Row]:
-    """Simulate one serving point, and return its rows."""
+def load_of(point: Mapping[str, Any]) -> Assumptions:
+    """Return what is assumed of a point: what InferenceMAX's scripts do where its lengths are theirs."""
+    lengths = {int(point["isl"]), int(point["osl"])}
+    return INFERENCEMAX if lengths <= set(_INFERENCEMAX_LENGTHS) else STEADY
+
+
+def compare(point: Mapping[str, Any], kernel_tables: Path | None, assumptions: Assumptions | None = None) -> list[Row]:
+    """Simulate one serving point, and return its rows.
+
+    Parameters
+    ----------
+    kernel_tables
+        Folder of tables that go before the installed package's.
+    assumptions
+        Of the load; None: `load_of` the point.
+    """
     case = case_name(point)
     if reason := left_out(point):
         return [not_judged(DATASET, case, reason)]
@@ -177,6 +220,7 @@ def compare(point: Mapping[str, Any], kernel_tables: Path | None, assumptions: A
         return [not_judged(DATASET, case, reason)]
     if layout.attention_dp > 1:
         return [not_run(DATASET, case, f"attention data parallelism ({layout.attention_dp}) is not modelled yet")]
+    assumptions = assumptions or load_of(point)
     scenario, notes = scenario_for(point, model, accelerator, layout, assumptions)
     result, refused = _run(scenario, _trace(point, assumptions), costs_for(point, kernel_tables))
     requests = result.requests
@@ -258,7 +302,7 @@ def scenario_for(
         "accelerator": accelerator.name,
         "parallel": parallel,
         "engine": {"name": engine, **_limits(point, assumptions)},
-        "dtypes": {} if weights is None else {"weights": weights},
+        "dtypes": {**({} if weights is None else {"weights": weights}), **_kv(point, model, notes)},
     }
     loop = {"clients": concurrency(point), "stagger_s": assumptions.stagger_s}
     return {"workload": {"loop": loop}, "model": model.name, "cluster": {"pools": [pool]}}, notes
@@ -280,9 +324,25 @@ def _weights(point: Mapping[str, Any], model: ModelSpec, notes: list[str]) -> st
     if model.quantization is not None and model.quantization.weight_format == "mxfp4":
         notes.append(f"weights as published (mxfp4); the row says {mode}")
         return None
+    if mode == "fp8" and _IN_BLOCKS.fullmatch(str(point["model_path"])):
+        return "fp8_block"
     if mode not in _WEIGHTS:
         raise InputError(f"gemm_quant_mode {mode!r} is not known; known: {', '.join(sorted(_WEIGHTS))}")
     return _WEIGHTS[mode]
+
+
+def _kv(point: Mapping[str, Any], model: ModelSpec, notes: list[str]) -> dict[str, str]:
+    """Return the datatype of the cache, where it is not 16 bits.
+
+    A model that its maker publishes in 16 bits was served in fp8 per tensor or NVFP4 from NVIDIA's checkpoint of it
+    (ModelOpt), whose ``hf_quant_config.json`` says ``kv_cache_quant_algo: FP8``, which engines follow.
+    """
+    if point.get("gemm_quant_mode") not in ("fp8", "nvfp4") or model.quantization is not None:
+        return {}
+    if model.default_dtype != model.base_dtype or _IN_BLOCKS.fullmatch(str(point["model_path"])):
+        return {}
+    notes.append("KV in fp8, as NVIDIA's quantised checkpoints say")
+    return {"kv": "fp8"}
 
 
 def _trace(point: Mapping[str, Any], assumptions: Assumptions) -> Trace:
@@ -291,9 +351,10 @@ def _trace(point: Mapping[str, Any], assumptions: Assumptions) -> Trace:
     count = clients * assumptions.requests_per_client
     rng = stream(0, _LENGTHS)
     lengths = []
-    for name in ("isl", "osl"):
-        longest = int(point[name])
-        shortest = max(1, int(longest * assumptions.shortest))
+    for name, within in (("isl", 0.0), ("osl", assumptions.answers_within)):
+        recorded = int(point[name])
+        shortest = max(1, int(recorded * min(assumptions.shortest, 1.0 - within)))
+        longest = round(recorded * (1.0 + within))
         lengths.append(rng.integers(shortest, longest + 1, count, dtype=np.int64))
     return Trace(
         arrival_s=np.zeros(count),

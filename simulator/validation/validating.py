@@ -34,7 +34,7 @@ def validate(
     measured: str | PathLike[str] | None = None,
     scenario: str | PathLike[str] | None = None,
     kernel_tables: str | PathLike[str] | None = None,
-    assumptions: silicon.Assumptions = silicon.DEFAULT_ASSUMPTIONS,
+    assumptions: silicon.Assumptions | None = None,
     out: str | PathLike[str] | None = None,
     executor: Executor | None = None,
     workers: int | None = None,
@@ -101,7 +101,7 @@ def find_cases(
     measured: str | PathLike[str] | None,
     scenario: str | PathLike[str] | None,
     kernel_tables: str | PathLike[str] | None,
-    assumptions: silicon.Assumptions,
+    assumptions: silicon.Assumptions | None,
 ) -> list[Case]:
     """Return everything that there is to compare; parameters and errors as `validate`."""
     if only is not None and only not in DATASETS:

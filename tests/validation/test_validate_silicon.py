@@ -117,8 +117,11 @@ def test_the_scenario_of_a_point() -> None:
         found: dict[str, Any] = scenario(assumptions, **changes)["cluster"]["pools"][0]
         return found
 
-    assert pool(gemm_quant_mode="fp8_block")["dtypes"] == {"weights": "fp8"}
-    assert pool(gemm_quant_mode="nvfp4")["dtypes"] == {"weights": "fp4"}
+    assert pool(gemm_quant_mode="fp8_block")["dtypes"] == {"weights": "fp8_block"}
+    assert pool(gemm_quant_mode="fp8")["dtypes"] == {"weights": "fp8", "kv": "fp8"}  # NVIDIA's checkpoint
+    assert pool(gemm_quant_mode="fp8", model_path="deepseek-ai/DeepSeek-V3")["dtypes"] == {"weights": "fp8"}
+    assert pool(gemm_quant_mode="fp8", model_path="Qwen/Qwen3-235B-A22B-FP8")["dtypes"] == {"weights": "fp8_block"}
+    assert pool(gemm_quant_mode="nvfp4")["dtypes"] == {"weights": "fp4", "kv": "fp8"}
     assert pool(gemm_quant_mode=None)["dtypes"] == {}
     assert pool(gemm_quant_mode="nvfp4", model_path="openai/gpt-oss-120b")["dtypes"] == {}
     moe = {"model_path": "openai/gpt-oss-120b", "tp_size": 8.0, "moe_tp_size": 2.0, "moe_ep_size": 4.0}
@@ -138,6 +141,14 @@ def test_requests_of_a_point() -> None:
     assert spread.prompt_tokens.min() >= 800
     assert spread.prompt_tokens.max() <= 1000
     assert np.mean(spread.prompt_tokens) == pytest.approx(900, rel=0.02)
+    around = silicon._trace({**POINT, "osl": 1000}, Assumptions(requests_per_client=500, answers_within=0.1))
+    assert set(around.prompt_tokens.tolist()) == {100}
+    assert 900 <= around.output_tokens.min() < 910 < 1090 < around.output_tokens.max() <= 1100
+
+
+def test_the_load_of_a_point_is_that_of_the_scripts_with_its_lengths() -> None:
+    assert silicon.load_of({**POINT, "isl": 8192, "osl": 1024}) is INFERENCEMAX
+    assert silicon.load_of({**POINT, "isl": 1000, "osl": 1024}) is silicon.STEADY
 
 
 def test_kernel_tables_are_found_by_system_and_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from tests.microbenchmarks.kernels import DEVICE, HALVES, assert_near, poisoned, random, torch
 
+tiles = pytest.importorskip("simulator.calibration.microbenchmarks.kernels.tiles")
 gemm = pytest.importorskip("simulator.calibration.microbenchmarks.kernels.gemm")
 norm = pytest.importorskip("simulator.calibration.microbenchmarks.kernels.norm")
 activation = pytest.importorskip("simulator.calibration.microbenchmarks.kernels.activation")
@@ -29,9 +30,9 @@ def test_gemm(tokens: int, n: int, k: int, dtype: Any) -> None:
 
 def test_gemm_walks_more_rows_of_tiles_than_a_group() -> None:
     # 10 rows of tiles in groups of 8: the last group is of 2, which the tile's place has to reckon with.
-    a, b = random(160, 16), random(96, 16, seed=1)
-    out = poisoned(160, 96, dtype=torch.float32)
-    assert_near(gemm.gemm(a, b, out), gemm.gemm_reference(a, b), units=50)
+    a, b = random(160, 16, dtype=torch.float16), random(96, 16, dtype=torch.float16, seed=1)
+    out = poisoned(160, 96, dtype=torch.float16)
+    assert_near(gemm.gemm(a, b, out), gemm.gemm_reference(a, b), units=12)
 
 
 @pytest.mark.parametrize(("tokens", "n", "k"), [(1, 32, 16), (17, 33, 40)])
@@ -39,15 +40,15 @@ def test_gemm_of_fp8_with_scales(tokens: int, n: int, k: int) -> None:
     a, b = (random(*s, seed=i).to(torch.float8_e4m3fn) for i, s in enumerate([(tokens, k), (n, k)]))
     a_scale, b_scale = torch.tensor([0.5], device=DEVICE), torch.tensor([3.0], device=DEVICE)
     out = poisoned(tokens, n, dtype=torch.bfloat16)
-    gemm.gemm(a, b, out, a_scale, b_scale)
+    gemm.gemm(a, b, out, a_scale, b_scale, tile=tiles.Tile(16, 32, 32))  # tensor cores take fp8 by 32
     assert_near(out, gemm.gemm_reference(a, b, a_scale, b_scale), units=3 * k**0.5)
 
 
 def test_gemm_leaves_what_lies_beside_its_result() -> None:
-    a, b = random(5, 7), random(9, 7, seed=1)
-    around = torch.zeros(7, 20, device=DEVICE)
+    a, b = random(5, 7, dtype=torch.float16), random(9, 7, dtype=torch.float16, seed=1)
+    around = torch.zeros(7, 20, dtype=torch.float16, device=DEVICE)
     gemm.gemm(a, b, around[:5, :9])
-    assert_near(around[:5, :9], gemm.gemm_reference(a, b), units=50)
+    assert_near(around[:5, :9], gemm.gemm_reference(a, b), units=12)
     assert not around[5:].any()
     assert not around[:, 9:].any()
 

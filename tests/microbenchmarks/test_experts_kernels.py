@@ -78,15 +78,16 @@ def test_fused_experts(tokens: int, hidden: int, inner: int, experts: int, top_k
 
 
 def test_ranks_of_expert_parallelism_add_up_to_the_layer() -> None:
-    x, ids = random(10, 20), routed(10, 4, 2)
-    gate_up, down = random(4, 24, 20, seed=1), random(4, 20, 12, seed=2)
+    dtype = torch.float16
+    x, ids = random(10, 20, dtype=dtype), routed(10, 4, 2)
+    gate_up, down = (random(4, 24, 20, seed=1) / 4).to(dtype), (random(4, 20, 12, seed=2) / 4).to(dtype)
     weights = random(10, 2, seed=4).softmax(-1).contiguous()
     total = torch.zeros(10, 20, device=DEVICE)
     for first in (0, 2):
         mine = slice(first, first + 2)
-        room = kernels.Room.make(20, 2, 20, 12, torch.float32, DEVICE)
+        room = kernels.Room.make(20, 2, 20, 12, dtype, DEVICE)
         room.down.fill_(float("nan"))  # what other ranks make is never read
-        out = poisoned(10, 20, dtype=torch.float32)
+        out = poisoned(10, 20, dtype=dtype)
         kernels.fused_experts(x, gate_up[mine], down[mine], ids, weights, out, room, first_expert=first)
         total += out
-    assert_near(total, kernels.experts_reference(x, gate_up, down, ids, weights), units=100)
+    assert_near(total.to(dtype), kernels.experts_reference(x, gate_up, down, ids, weights), units=12)

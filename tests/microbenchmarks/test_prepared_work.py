@@ -59,7 +59,10 @@ def test_every_variant_launches_on_every_set(case: Case) -> None:
     for i in range(work.sets):
         first.launch(i)
     for variant in others:
-        variant.launch(work.sets - 1)
+        try:
+            variant.launch(work.sets - 1)
+        except Exception as error:  # a tile too large for this GPU: it drops out when tiles are tried
+            assert (DEVICE, "resource" in str(error)) == ("cuda", True)
 
 
 def test_blocks_of_a_set_are_copied_to_their_own_piece() -> None:

@@ -28,7 +28,7 @@ COMPILE_S = 2.0
 """Seconds to compile one tile of a kernel. Triton 3.9 took 0.1 to 4.1 s (2.4 at the 90th percentile) for those here,
 for compute capability 9.0 on one core of a server without a GPU."""
 
-TILES = {"gemm": 7, "prefill_attention": 5, "decode_attention": 5, "experts": 6}
+TILES = {"gemm": 7, "prefill_attention": 4, "decode_attention": 5, "experts": 6}
 """Tiles that are compiled once and tried at each case; 3 of other operators."""
 
 COLLECTIVES_START_S = 15.0

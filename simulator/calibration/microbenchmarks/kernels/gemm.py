@@ -17,7 +17,7 @@ from simulator.calibration.microbenchmarks.kernels.tiles import Tile, operand_ty
 
 TILES = (
     Tile(128, 256, 64, warps=8, stages=3),
-    Tile(128, 256, 128, warps=8, stages=3),
+    Tile(128, 256, 128, warps=8, stages=2),
     Tile(128, 128, 64, warps=8, stages=4),
     Tile(128, 128, 128, warps=8, stages=3),
     Tile(64, 128, 64, warps=4, stages=4),

@@ -6,6 +6,7 @@ sparsity, half of it. Bandwidths of links are those of one direction: where a da
 both, half of it. A file of one's own in the same form loads by its path.
 """
 
+from hardware_profiles.fits import FittedProfile, OperatorFit, list_fits, load_fits
 from hardware_profiles.loading import (
     DATATYPES,
     FABRICS,
@@ -20,11 +21,15 @@ __all__ = [
     "DATATYPES",
     "FABRICS",
     "Accelerator",
+    "FittedProfile",
     "Nic",
     "NodeType",
+    "OperatorFit",
     "ProfileError",
     "list_accelerators",
+    "list_fits",
     "list_nodes",
     "load_accelerator",
+    "load_fits",
     "load_node",
 ]

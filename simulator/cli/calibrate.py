@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from simulator.cli import calibrate_import, calibrate_run
+from simulator.cli import calibrate_fit, calibrate_import, calibrate_run
 
 app = typer.Typer(
     name="calibrate",
@@ -15,4 +15,5 @@ app = typer.Typer(
 )
 
 app.add_typer(calibrate_import.app)
+app.add_typer(calibrate_fit.app)
 app.command("run")(calibrate_run.run)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -343,9 +343,11 @@ def _cost(each: ResolvedPool, resolved: Resolved) -> CostModel:
             outside=pool.cost.outside or "extrapolate",
             where=f"pool {pool.name!r}",
         )
+    from simulator.cost.fitted_kernels import fitted_cost
     from simulator.cost.roofline import roofline_cost
 
-    return roofline_cost(
+    make: Callable[..., CostModel] = fitted_cost if pool.cost.kind == "fitted" else roofline_cost
+    return make(
         resolved.model,
         each.accelerator,
         each.plan,

@@ -9,7 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hardware_profiles import Accelerator, NodeType, list_accelerators, load_accelerator, load_node
+from hardware_profiles import (
+    Accelerator,
+    NodeType,
+    list_accelerators,
+    list_fits,
+    load_accelerator,
+    load_node,
+)
 from policies import registry
 from policies.protocols import BatchingPolicy, Policy
 from simulator.cost.efficiency import DEFAULT_HOST_OVERHEAD_S
@@ -161,6 +168,7 @@ def _resolve_pool(pool: Pool, index: int, model: ModelSpec) -> ResolvedPool:
     data["accelerator"] = _absolute(pool.accelerator) if is_profile_file(pool.accelerator or "") else accelerator.name
     if pool.node is not None and is_profile_file(pool.node):
         data["node"] = _absolute(pool.node)
+    data["cost"]["kind"] = _cost_kind(pool, accelerator, index)
     if pool.cost.profile is not None:
         data["cost"]["profile"] = [name if is_package_name(name) else _absolute(name) for name in pool.cost.profile]
     data["engine"] = {key: value for key, value in {**data["engine"], **limits}.items() if value is not None}
@@ -184,6 +192,18 @@ def _resolve_pool(pool: Pool, index: int, model: ModelSpec) -> ResolvedPool:
         memory=memory,
         notes=tuple(notes),
     )
+
+
+def _cost_kind(pool: Pool, accelerator: Accelerator, index: int) -> str:
+    """Return where the costs come from, ``auto`` decided."""
+    if pool.cost.kind == "auto":
+        return "fitted" if accelerator.name in list_fits() else "roofline"
+    if pool.cost.kind == "fitted" and accelerator.name not in list_fits():
+        raise InputError(
+            f"cluster.pools.{index}.cost: {accelerator.name} has no fits (those with: {', '.join(list_fits())}); use "
+            "'roofline', 'measured' or 'auto'"
+        )
+    return pool.cost.kind
 
 
 def _with_args(pool: Pool, index: int) -> Pool:

@@ -318,9 +318,10 @@ class Engine(Part):
 class Cost(Part):
     """Where the duration of a step comes from."""
 
-    kind: Literal["roofline", "measured", "constant"] = "roofline"
-    """``roofline``: from the model's shapes and the accelerator's data sheet. ``measured``: from measured kernel
-    times. ``constant``: the same for all."""
+    kind: Literal["auto", "fitted", "roofline", "measured", "constant"] = "auto"
+    """``fitted``: from the accelerator's embedded fits to measured kernels. ``roofline``: from its data sheet alone.
+    ``measured``: from tables of measured kernels. ``constant``: the same for all. ``auto``: ``fitted`` where the
+    accelerator has fits, else ``roofline``."""
     step_s: Annotated[float, Field(ge=1e-9, le=3600, allow_inf_nan=False)] | None = None
     """Duration of every step, seconds (``constant`` only)."""
     profile: tuple[Text, ...] | None = None

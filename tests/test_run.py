@@ -333,3 +333,16 @@ def test_a_result_says_what_lay_outside_the_measurements(tmp_path: Path) -> None
     scenario = {"workload": {"trace": "bundled:shared-prefix", "limit": 5}, "cluster": {"pools": [pool]}}
     notes = run(Scenario.from_mapping(scenario)).summary["notes"]
     assert any(note.startswith("step times beyond what was measured: ") for note in notes)
+
+
+@pytest.mark.parametrize(("accelerator", "kind"), [("a100-80gb", "fitted"), ("a6000", "roofline")])
+def test_costs_are_fitted_where_the_accelerator_has_fits(accelerator: str, kind: str) -> None:
+    scenario = {"cluster": {"pools": [{"accelerator": accelerator, "engine": {"max_model_len": 512}}]}}
+    resolved = resolve(Scenario.from_mapping(scenario)).scenario.cluster.pools[0]
+    assert resolved.cost.kind == kind
+
+
+def test_fits_that_there_are_not_are_refused() -> None:
+    scenario = Scenario.from_mapping({"cluster": {"pools": [{"accelerator": "a10g", "cost": "fitted"}]}})
+    with pytest.raises(InputError, match=r"pools.0.cost: a10g has no fits \(those with: a100-80gb"):
+        resolve(scenario)

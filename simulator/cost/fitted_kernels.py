@@ -19,6 +19,7 @@ from simulator.calibration.fitting.forms import FORMS, UNLIMITED, Columns
 from simulator.calibration.fitting.profile import seconds
 from simulator.cost.attention import Attention
 from simulator.cost.efficiency import DEFAULT_EFFICIENCY, DEFAULT_HOST_OVERHEAD_S
+from simulator.cost.graphs import NO_GRAPHS, CudaGraphs
 from simulator.cost.kernels import Floats, Kernels, KernelShapes, RooflineKernels
 from simulator.cost.links import stage_link
 from simulator.cost.operator_cost import OperatorCost
@@ -53,6 +54,7 @@ def fitted_cost(
     kv_dtype: str | None = None,
     activation_dtype: str | None = None,
     host_overhead_s: float | None = None,
+    graphs: CudaGraphs = NO_GRAPHS,
     node: NodeType | None = None,
     profile: FittedProfile | None = None,
 ) -> OperatorCost:
@@ -86,6 +88,7 @@ def fitted_cost(
         shapes,
         FittedKernels(fits, shapes, RooflineKernels(shapes, DEFAULT_EFFICIENCY)),
         host_overhead_s=DEFAULT_HOST_OVERHEAD_S if host_overhead_s is None else host_overhead_s,
+        graphs=graphs,
         stage_link=stage_link(accelerator, node, shapes.plan.gpus) if shapes.plan.pp > 1 else None,
         notes=widened(shapes),
     )

@@ -34,11 +34,6 @@ DEFAULT_ROUTING = "power_law_1.2"
 """Which measured distribution of tokens over experts stands for traffic: a power law of exponent 1.2, the more skewed
 of the two that AIConfigurator measures (an assumption; its own default for most models)."""
 
-_LAUNCH_BOUND_S, _LAUNCH_BOUND_RATIO = 20e-6, 4.0
-"""A format none of whose products takes less than this, whatever their size, and the least so many times its estimate,
-was measured bound by launches, which CUDA graphs do away with (vLLM 0.24's products in blocks of fp8: 56 us at least on
-H200, 151 on B200; SGLang's: 3). A choice: the smallest products take 3 to 10 us elsewhere."""
-
 
 class TableKernels:
     """Kernel times of one model on one rank, measured where they were.
@@ -262,21 +257,9 @@ class TableKernels:
             names = ("fp8_block", "fp8") if blocks else ("fp8", "fp8_block")
         for name in names:
             found = part[part["weight_dtype"] == name]
-            if found.empty:
-                continue
-            if found["operator"].iloc[0] == "gemm" and self._launch_bound(found):
-                least = found["time_s"].min() * 1e6
-                self._lacks(f"products in {name} but bound by launches (none under {least:.0f} us)")
-                continue
-            return found
+            if not found.empty:
+                return found
         return part[:0]
-
-    def _launch_bound(self, products: pd.DataFrame) -> bool:
-        """Tell whether the times of a format's products are those of launches."""
-        least = products.iloc[int(products["time_s"].to_numpy().argmin())]
-        smallest = Matrix("qkv", int(least["k"]), int(least["n"]))
-        estimate = float(self._estimate.gemm(smallest, np.array([float(least["tokens"])]))[0])
-        return bool(least["time_s"] > max(_LAUNCH_BOUND_S, _LAUNCH_BOUND_RATIO * estimate))
 
     def _lacks(self, what: str) -> None:
         if what not in self._missing:

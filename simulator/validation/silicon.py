@@ -118,8 +118,12 @@ INFERENCEMAX = Assumptions(shortest=0.8, fitting_batches=True)
 ``MAX_NUM_TOKENS=$(( ($CONC+$ISL+64+63)/64*64 ))``, at least 8192, for trtllm-serve (benchmarks/dsr1_fp8_b200_trt.sh).
 """
 
+AS_RECORDED = Assumptions(fitting_batches=True)
+"""What is taken of the other points, whose load generator nobody named: lengths as recorded, and servers that were
+started so that they can serve them."""
+
 STEADY = Assumptions(answers_within=0.1, fitting_batches=True)
-"""What is taken of the other points, whose load generator nobody named: lengths as recorded, clients out of step."""
+"""The same, with clients that fall out of step."""
 
 ASSUMPTIONS: Mapping[str, Assumptions | None] = {
     "published": None,
@@ -127,7 +131,8 @@ ASSUMPTIONS: Mapping[str, Assumptions | None] = {
     "inferencemax": INFERENCEMAX,
     "steady": STEADY,
 }
-"""By the name that the command line takes; ``published``: InferenceMAX's for points of its lengths, else `STEADY`."""
+"""By the name that the command line takes; ``published``: InferenceMAX's for points of its lengths, else
+`AS_RECORDED`."""
 
 _LENGTHS = "validation.lengths"
 
@@ -199,7 +204,7 @@ def concurrency(point: Mapping[str, Any]) -> int | None:
 def load_of(point: Mapping[str, Any]) -> Assumptions:
     """Return what is assumed of a point: what InferenceMAX's scripts do where its lengths are theirs."""
     lengths = {int(point["isl"]), int(point["osl"])}
-    return INFERENCEMAX if lengths <= set(_INFERENCEMAX_LENGTHS) else STEADY
+    return INFERENCEMAX if lengths <= set(_INFERENCEMAX_LENGTHS) else AS_RECORDED
 
 
 def compare(point: Mapping[str, Any], kernel_tables: Path | None, assumptions: Assumptions | None = None) -> list[Row]:

@@ -148,7 +148,7 @@ def test_requests_of_a_point() -> None:
 
 def test_the_load_of_a_point_is_that_of_the_scripts_with_its_lengths() -> None:
     assert silicon.load_of({**POINT, "isl": 8192, "osl": 1024}) is INFERENCEMAX
-    assert silicon.load_of({**POINT, "isl": 1000, "osl": 1024}) is silicon.STEADY
+    assert silicon.load_of({**POINT, "isl": 1000, "osl": 1024}) is silicon.AS_RECORDED
 
 
 def test_kernel_tables_are_found_by_system_and_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

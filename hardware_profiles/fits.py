@@ -231,14 +231,15 @@ def _grid(reader: ProfileReader) -> Grid:
             raise table.error(name, f"must be ascending nodes, got {list(nodes)!r}")
         axes[name] = nodes
         size *= len(nodes)
-    values: list[float] = []
-    for row in reader.items("ratios"):
-        if not isinstance(row, list):
-            raise reader.error("ratios", f"must be a list of rows, got {row!r}")
-        values.extend(_numbers(reader, "ratios", row))
+    try:
+        values = tuple(map(float, reader.text("ratios").split()))
+    except ValueError as error:
+        raise reader.error("ratios", f"must be numbers, a row of the grid a line: {error}") from None
+    if not all(map(math.isfinite, values)):
+        raise reader.error("ratios", "must be finite numbers")
     if len(values) != size:
         raise reader.error("ratios", f"must hold {size} numbers, one a node, got {len(values)}")
-    return Grid(MappingProxyType(axes), tuple(values))
+    return Grid(MappingProxyType(axes), values)
 
 
 def _numbers(reader: ProfileReader, key: str, values: list[object]) -> tuple[float, ...]:

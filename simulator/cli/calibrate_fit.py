@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 app = typer.Typer(rich_markup_mode=None)
 
 _MEDIAN_BAR, _P90_BAR = 0.05, 0.15
+_WIDTH = 118  # of what is piped
 
 
 @app.command("fit")
@@ -50,6 +51,8 @@ def fit(
                 raise InputError(f"{path}: was measured on {known}, not on {card.name}; choose that accelerator")
         tables.append(table)
     console = Console()
+    if not console.is_terminal:
+        console.width = _WIDTH
     names = " ".join(path.name if path.suffix else path.as_posix() for path in measurements)
     command = f"simulate calibrate fit {names} --accelerator {card.name} --out {out.name}"
     with console.status("fitting") as status:
@@ -65,7 +68,7 @@ def errors_table(profile: FittedProfile) -> Table:
 
     table = Table(box=None, pad_edge=False)
     for name in ("operator", "format"):
-        table.add_column(name)
+        table.add_column(name, no_wrap=True)
     for name in ("numbers", "points", "in cache", "held out", "median", "p90", "whole shapes"):
         table.add_column(name, justify="right")
     table.add_column("measured")

@@ -138,7 +138,9 @@ class FittedKernels:
         lines = [f"fitted to kernel measurements on {shapes.accelerator.name} ({self._profile.date})"]
         lines += self._lines.values()
         if self._find("elementwise", {}) is None:
-            lines.append("norms, rotary embedding, activation, cache write, embedding, sampler: estimate by bytes moved")
+            lines.append(
+                "norms, rotary embedding, activation, cache write, embedding, sampler: estimate by bytes moved"
+            )
         return (*lines, *(line for line in self._estimate.sources if line.startswith("estimate")))
 
     # ------------------------------------------------------------------------------------------------------- tables

@@ -76,6 +76,8 @@ def _of_table(table: pd.DataFrame) -> Iterator[Family]:
             for form, part in rows.groupby("weight_dtype", sort=True):
                 if form == "fp8_block" and part["software"].iloc[0] == "vllm":
                     continue
+                if form == "int8" and (part["dtype"] == "int8").any():
+                    part = part[part["dtype"] == "int8"]  # weights and activations, not weights alone
                 times = _unquantised(part, of.get("quantize"))
                 yield _family(operator, {"weight_dtype": str(form)}, part, times)
         elif operator in ("decode_attention", "prefill_attention"):

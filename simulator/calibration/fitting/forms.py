@@ -226,7 +226,13 @@ def _experts(columns: Columns, variant: Mapping[str, str], accelerator: Accelera
     return Work(
         np.maximum(arithmetic * (2.0 / 3.0), least),
         latency + (arithmetic + memory),
-        {"tokens_per_expert": each, "experts": experts / ranks, "inner": inner, "tokens": tokens},
+        {
+            "tokens_per_expert": each,
+            "tokens": tokens,
+            "experts": experts / ranks,
+            "inner": inner,
+            "hidden": columns["hidden_size"],
+        },
     )
 
 
@@ -270,6 +276,7 @@ FORMS: Mapping[str, Form] = MappingProxyType(
                 "k": _powers(5, 8, 10, 12, 14, 16),
             },
             {"tokens": _powers(8, 9, 10, 11, 12), "n": _powers(8, 10, 12, 14)},
+            bend=0.2,
         ),
         "decode_attention": Form(
             _decode,
@@ -280,18 +287,18 @@ FORMS: Mapping[str, Form] = MappingProxyType(
                 "group": _powers(0, 2, 4, 6),
                 "head_dim": _powers(6, 7, 8),
             },
-            bend=0.3,
+            bend=0.1,
         ),
         "prefill_attention": Form(
             _prefill,
             ("sequences", "new_tokens", "heads", "kv_heads", "head_dim", "window"),
             {
-                "streams": _powers(0, 2, 4, 5, 6, 7, 8, 10, 12, 14),
-                "tokens": _powers(0, 4, 6, 7, 8, 9, 10, 11, 12, 14),
-                "group": _powers(0, 3, 6),
+                "streams": _powers(0, 2, 4, 5, 6, 7, 8, 9, 10, 12, 14),
+                "tokens": _powers(0, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14),
+                "group": _powers(0, 1, 3, 6),
                 "head_dim": _powers(6, 7, 8),
             },
-            bend=0.3,
+            bend=0.1,
         ),
         "mla_decode": Form(
             _mla_decode,
@@ -314,11 +321,12 @@ FORMS: Mapping[str, Form] = MappingProxyType(
             ("tokens", "hidden_size", "intermediate_size", "num_experts", "top_k", "moe_tp", "moe_ep"),
             {
                 "tokens_per_expert": _powers(-8, -4, -2, 0, 2, 3, 4, 5, 6, 8, 10, 13),
-                "tokens": _powers(0, 4, 7, 10, 14),
-                "experts": _powers(0, 3, 5, 7, 9),
+                "tokens": _powers(0, 4, 9, 14),
+                "experts": _powers(0, 3, 6, 9),
                 "inner": _powers(6, 9, 11, 14),
+                "hidden": _powers(10, 13),
             },
-            bend=0.1,
+            bend=0.03,
         ),
         "elementwise": Form(
             _elementwise, ("message_bytes",), {"bytes": _powers(12, 16, 18, 20, 22, 23, 24, 25, 26, 28, 30)}, bend=0.03
@@ -336,9 +344,8 @@ def windowed_axes(operator: str) -> Axes:
     """Return the nodes of an attention kernel's lattice within a window; of chunks, with the window's own axis."""
     axes = dict(FORMS[operator].axes)
     if operator == "prefill_attention":
-        axes["tokens"] = _powers(0, 4, 6, 7, 8, 9, 10, 11, 12, 14)
-        axes["streams"] = _powers(0, 4, 6, 7, 8, 10, 12, 14)
-        axes["group"] = _powers(0, 3, 6)
+        axes["streams"] = _powers(0, 2, 4, 6, 7, 8, 9, 10, 12, 14)
+        axes["group"] = _powers(0, 2, 6)
         axes["head_dim"] = _powers(6, 7)
         axes["window"] = _powers(7, 10, 13)
     return axes

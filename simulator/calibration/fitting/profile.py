@@ -25,7 +25,10 @@ LEAST_POINTS = 40
 
 Mask = npt.NDArray[np.bool_]
 
-_WHOLE_SHAPES = {"gemm": ("n", "k")}
+_WHOLE_SHAPES = {
+    "gemm": ("n", "k"),
+    "experts": ("hidden_size", "intermediate_size", "num_experts", "top_k", "moe_tp", "moe_ep"),
+}
 """Operators of which whole shapes are held out too, with all their token counts, by what makes the shape."""
 
 _SPREAD = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio: Knuth's multiplicative hash

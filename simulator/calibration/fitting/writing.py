@@ -1,4 +1,7 @@
-"""Fitted profiles as YAML: one flow-style list a row of the grid, three significant digits."""
+"""Fitted profiles as YAML, the numbers of a grid as a block of text, a row of its last axis a line.
+
+A block, not lists: YAML's parser takes half a second for twenty thousand numbers, and every run reads a profile.
+"""
 
 from __future__ import annotations
 
@@ -68,10 +71,10 @@ def _fit(fit: OperatorFit) -> list[str]:
 def _grid(grid: Grid, indent: str) -> list[str]:
     lines = [f"{indent}axes:"]
     lines += [f"{indent}  {name}: [{_list(nodes)}]" for name, nodes in grid.axes.items()]
-    lines.append(f"{indent}ratios:")
+    lines.append(f"{indent}ratios: |")
     width = grid.shape[-1]
     for begin in range(0, len(grid.values), width):
-        lines.append(f"{indent}- [{_list(grid.values[begin : begin + width])}]")
+        lines.append(indent + "  " + " ".join(map(_number, grid.values[begin : begin + width])))
     return lines
 
 

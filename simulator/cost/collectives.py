@@ -1,12 +1,11 @@
-"""Collectives of a tensor parallel group: measured curves by message size, else the link's estimate."""
+"""Collectives of a tensor parallel group: measured curves by message size, else what another source says."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 
-from simulator.cost.kernels import Floats
-from simulator.cost.links import CollectiveLink
+from simulator.cost.kernels import Floats, Kernels
 from simulator.cost.tables import curve
 
 MESSAGE_OPERATORS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send_recv")
@@ -27,8 +26,8 @@ class Collectives:
         Measurements (`simulator.calibration.schema`), of which those over as many ranks are used; may be empty.
     ranks
         Of the group; 1: everything takes no time.
-    link
-        Whose estimate counts where nothing was measured; None for one rank.
+    otherwise
+        Source of what was not measured: fits, or the estimate for the link.
 
     Attributes
     ----------
@@ -36,18 +35,18 @@ class Collectives:
         Lines that say what is measured and what is an estimate.
     """
 
-    def __init__(self, rows: pd.DataFrame, ranks: int, link: CollectiveLink | None) -> None:
-        self._ranks, self._link = ranks, link
+    def __init__(self, rows: pd.DataFrame, ranks: int, otherwise: Kernels) -> None:
+        self._otherwise = otherwise
         self._curves: dict[str, tuple[Floats, Floats]] = {}
         self.sources: tuple[str, ...] = ()
-        if link is None:
+        if ranks == 1:
             return
         lines = []
         for name in ("all_reduce", "all_gather"):
             here = (rows["operator"] == name) & (rows["ranks"] == ranks)
             part = _preferred(rows[here & ~rows["dtype"].isin(_NARROW)])
             if part.empty:
-                lines.append(f"tensor parallel {name}: not measured, estimate for {link.name}")
+                lines.append(self._said_otherwise(name))
                 continue
             median = part.groupby("message_bytes", sort=True)["time_s"].median()
             points = median.index.to_numpy(dtype=np.float64)
@@ -62,19 +61,22 @@ class Collectives:
 
     def all_reduce(self, size: Floats) -> Floats:
         """Return the seconds of an all-reduce of ``size`` bytes on each rank."""
-        if self._link is None:
-            return np.zeros_like(size)
         if "all_reduce" in self._curves:
             return np.where(size > 0, curve(*self._curves["all_reduce"], size, hold=False), 0.0)
-        return self._link.all_reduce_s(size, self._ranks)
+        return self._otherwise.all_reduce(size)
 
     def all_gather(self, size: Floats) -> Floats:
         """Return the seconds of an all-gather that leaves ``size`` bytes on each rank."""
-        if self._link is None:
-            return np.zeros_like(size)
         if "all_gather" in self._curves:
             return np.where(size > 0, curve(*self._curves["all_gather"], size, hold=False), 0.0)
-        return self._link.all_gather_s(size, self._ranks)
+        return self._otherwise.all_gather(size)
+
+    def _said_otherwise(self, name: str) -> str:
+        """Return what the other source says of a collective's origin."""
+        collective = getattr(self._otherwise, name)
+        collective(np.array([1.0]))  # a source names what it was asked for
+        said = [line for line in self._otherwise.sources if name in line]
+        return f"tensor parallel {name}: not in these measurements; {said[0] if said else 'estimate'}"
 
 
 def _preferred(part: pd.DataFrame) -> pd.DataFrame:

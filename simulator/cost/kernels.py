@@ -170,7 +170,7 @@ class RooflineKernels:
             "fractions of it for every accelerator (fitted to vLLM kernels on A100, H100 and RTX PRO 6000)"
         ]
         if shapes.link is not None:
-            lines.append(f"tensor parallel all-reduce: estimate for {shapes.link.name}")
+            lines.append(f"tensor parallel all_reduce and all_gather: estimate for {shapes.link.name}")
         if shapes.model.moe is not None:
             lines.append("experts: uniform, independent routing (an assumption)")
         return tuple(lines)

@@ -67,7 +67,7 @@ class TableKernels:
         self._empty = rows[:0]
         self._missing: list[str] = []
         self._made: dict[str, str] = {}
-        self._collectives = Collectives(rows, shapes.plan.tp, shapes.link)
+        self._collectives = Collectives(rows, shapes.plan.tp, estimate)
         self._curves: dict[tuple[str, int, int], tuple[Floats, Floats] | None] = {}
         self._experts = self._expert_curve(routing) if shapes.model.moe is not None else None
         if shapes.model.mla is None:

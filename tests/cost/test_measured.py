@@ -151,7 +151,7 @@ def test_sources_name_what_was_measured_and_what_is_assumed(table):
     lines = "\n".join(MeasuredCost(LLAMA, GPU, table, ParallelPlan(tp=2), where="p").sources)
     assert "kernel times on RTXPRO6000, vllm 0.19.0, 2026-04-24" in lines
     assert "host overhead: 0.5 ms a step" in lines
-    assert "tensor parallel all_reduce: not measured, estimate for pcie5" in lines
+    assert "tensor parallel all_reduce: not in these measurements; fitted all_reduce" in lines
 
 
 @pytest.mark.parametrize(

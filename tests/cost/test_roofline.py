@@ -200,8 +200,8 @@ def test_all_reduces_over_pcie_take_longer():
 def test_bridges_join_pairs_only():
     model, a40, node = LLAMA, load_accelerator("a40"), load_node("a40-4x")
     sources = [roofline_cost(model, a40, ParallelPlan(tp=tp), node=node).sources for tp in (2, 4)]
-    assert "tensor parallel all-reduce: estimate for nvlink3-bridge" in sources[0]
-    assert "tensor parallel all-reduce: estimate for pcie4" in sources[1]
+    assert "tensor parallel all_reduce and all_gather: estimate for nvlink3-bridge" in sources[0]
+    assert "tensor parallel all_reduce and all_gather: estimate for pcie4" in sources[1]
 
 
 def test_replicas_larger_than_a_node_cross_the_network():

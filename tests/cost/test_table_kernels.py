@@ -137,11 +137,13 @@ def test_an_engines_collective_in_a_graph_comes_before_nccl():
         return rows("all_reduce", message_bytes=[1000, 2000], ranks=2, time_s=[time_s, 2 * time_s], kernel=kernel)
 
     table = pd.concat([measured("NCCL", 1e-6), measured("own_eager", 2e-6), measured("own_graph", 3e-6)])
-    link = kernel_shapes(LLAMA, H200, ParallelPlan(2)).link
-    found = Collectives(table.reset_index(drop=True), 2, link)
+    estimate = RooflineKernels(kernel_shapes(LLAMA, H200, ParallelPlan(2)), DEFAULT_EFFICIENCY)
+    found = Collectives(table.reset_index(drop=True), 2, estimate)
     assert found.all_reduce(np.array([0.0, 1000.0, 1500.0])) == pytest.approx([0.0, 3e-6, 4.5e-6])
     assert "own_graph" in found.sources[0]
-    assert found.sources[1].startswith("tensor parallel all_gather: not measured, estimate for nvlink")
+    assert found.sources[1].startswith("tensor parallel all_gather: not in these measurements; ")
+    assert found.sources[1].endswith("estimate for nvlink4")
+    assert found.all_gather(np.array([1e6])) == pytest.approx(estimate.all_gather(np.array([1e6])))
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 
@@ -227,7 +228,7 @@ def _grid(reader: ProfileReader) -> Grid:
     for key in table.mapping:
         name = str(key)
         nodes = _numbers(table, name, table.items(name))
-        if not nodes or any(not low < high for low, high in zip(nodes, nodes[1:], strict=False)):
+        if not nodes or any(not low < high for low, high in pairwise(nodes)):
             raise table.error(name, f"must be ascending nodes, got {list(nodes)!r}")
         axes[name] = nodes
         size *= len(nodes)

@@ -21,7 +21,8 @@ _WIDTH = 118  # of what is piped
 @app.command("fit")
 def fit(
     measurements: Annotated[
-        list[Path], typer.Argument(metavar="FILE.parquet|LAYER_PROFILE_DIR...", help="Measurements, the preferred first.")
+        list[Path],
+        typer.Argument(metavar="FILE.parquet|LAYER_PROFILE_DIR...", help="Measurements, the preferred first."),
     ],
     accelerator: Annotated[str, typer.Option("--accelerator", help="Name of the accelerator they were measured on.")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE.yaml", help="Profile to write.")],

@@ -17,7 +17,7 @@ import numpy as np
 from hardware_profiles.fits import FittedProfile, OperatorFit, list_fits, load_fits
 from simulator.calibration.fitting.forms import FORMS, UNLIMITED, Columns
 from simulator.calibration.fitting.profile import seconds
-from simulator.cost.attention import Attention
+from simulator.cost.attention import Attention, Ints
 from simulator.cost.efficiency import DEFAULT_EFFICIENCY, DEFAULT_HOST_OVERHEAD_S
 from simulator.cost.graphs import NO_GRAPHS, CudaGraphs
 from simulator.cost.kernels import Floats, Kernels, KernelShapes, RooflineKernels
@@ -27,7 +27,7 @@ from simulator.cost.roofline import kernel_shapes, widened
 from simulator.cost.table_attention import Surface, TableAttention
 from simulator.models.spec import MLASpec, ModelSpec
 from simulator.parallel import ParallelPlan
-from simulator.sharding import Matrix, rank_heads, rank_kv_heads
+from simulator.sharding import Matrix, kv_elements_per_token_layer, rank_heads, rank_kv_heads
 
 if TYPE_CHECKING:
     from hardware_profiles import Accelerator, NodeType
@@ -43,6 +43,54 @@ _COUNT_OCTAVES, _KV_OCTAVES, _NEW_OCTAVES = 13, 21, 18
 
 _LATENT = (512, 64, 128, 128)
 """Sizes of the latent attention that was measured: rank of the latent, rotary, other and value elements of a head."""
+
+
+_ONE_WAVE = 8192.0
+"""Longest prompt of one head that fits every accelerator at once, tokens: 64 blocks of 128 queries, fewer than the
+multiprocessors of the smallest one that has fits."""
+
+
+class ChunkAttention(TableAttention):
+    """Attention of one layer from two surfaces; a chunk takes at least what its longest row and its cache take.
+
+    Kernels were measured without cached tokens, and a chunk counts as a fresh prompt with as many pairs. But a block
+    of queries goes through all of its context, one key after the other: 16 new tokens after 8,192 cached ones take as
+    long as 8,192 new ones of a single head do, 187 and 171 us on RTX PRO 6000 (layer profile of LLMServingSim, vLLM
+    0.19.0, and aiconfigurator-core 0.12.0, vLLM 0.24.0), where as many pairs take 25 us.
+
+    Parameters
+    ----------
+    longest
+        Seconds by the tokens of a fresh prompt of one head.
+    token_s
+        Seconds that reading a token of the cache takes at the data sheet's bandwidth.
+    """
+
+    def __init__(
+        self,
+        decode: Surface | None,
+        prefill: Surface,
+        estimate: Attention,
+        substitutions: Counter[str],
+        longest: Surface,
+        token_s: float,
+    ) -> None:
+        super().__init__(decode, prefill, estimate, substitutions)
+        self._longest, self._token_s = longest, token_s
+
+    def prefill_s(self, chunks: int, new: int, cached: int, pairs: int, context: int) -> float:
+        """Return the seconds of the chunks of one step."""
+        seconds = super().prefill_s(chunks, new, cached, pairs, context)
+        row = self._longest.one(1, context / chunks)
+        read = context * self._token_s
+        return max(seconds, row, read)
+
+    def prefill_run_s(self, chunks: int, new: int, cached: Ints, pairs: Ints, context: Ints) -> Floats:
+        """Return the same for each step of a run."""
+        seconds = super().prefill_run_s(chunks, new, cached, pairs, context)
+        row = self._longest.many(1, context / chunks)
+        read = context * self._token_s
+        return np.asarray(np.maximum(np.maximum(seconds, row), read))
 
 
 def fitted_cost(
@@ -237,7 +285,7 @@ class FittedKernels:
         window: int | None,
         windowed: str | None,
     ) -> Attention:
-        surfaces = []
+        fits = []
         for operator in (decode, prefill):
             fit = None
             if windowed is not None:
@@ -245,11 +293,29 @@ class FittedKernels:
             fit = fit or self._find(operator, variant)
             if fit is None:
                 self._lines[operator] = f"{operator}: estimate, not fitted"
-                surfaces.append(None)
-            else:
-                make = self._decode_surface if operator == decode else self._prefill_surface
-                surfaces.append(make(fit, variant, sizes, window))
-        return TableAttention(surfaces[0], surfaces[1], self._estimate.attention, self.substitutions)
+            fits.append(fit)
+        estimate, shapes = self._estimate.attention, self._shapes
+        decodes = None if fits[0] is None else self._decode_surface(fits[0], variant, sizes, window)
+        if fits[1] is None:
+            return TableAttention(decodes, None, estimate, self.substitutions)
+        cached = kv_elements_per_token_layer(shapes.model, shapes.plan.tp) * shapes.kv_bytes
+        return ChunkAttention(
+            decodes,
+            self._prefill_surface(fits[1], variant, sizes, window),
+            estimate,
+            self.substitutions,
+            self._longest_row(fits[1], variant, sizes),
+            cached / shapes.accelerator.memory_bandwidth,
+        )
+
+    def _longest_row(self, fit: OperatorFit, variant: Mapping[str, str], sizes: Mapping[str, float]) -> Surface:
+        """Return the seconds of a fresh prompt of one head by its tokens: those of its last block of queries."""
+        tokens = _points(_NEW_OCTAVES)
+        tokens = tokens[tokens <= _ONE_WAVE]
+        one = np.ones_like(tokens)
+        columns = {name: np.full_like(tokens, size) for name, size in sizes.items()}
+        columns.update(heads=one, kv_heads=one, window=np.full_like(tokens, UNLIMITED))
+        return Surface(one, tokens, self._times(fit, variant, {**columns, "sequences": one, "new_tokens": tokens}))
 
     def _decode_surface(
         self, fit: OperatorFit, variant: Mapping[str, str], sizes: Mapping[str, float], window: int | None
@@ -295,10 +361,11 @@ class FittedKernels:
         if fit is None:
             wide = {key: "bf16" if key.endswith("dtype") else value for key, value in variant.items()}
             fit = self._profile.find(operator, **wide)
-            note = f", the ratio of 16 bits for {' '.join(variant.values())}, which was not measured"
+            note = f", the ratio of 16 bits for {next(iter(variant.values()), operator)}, which was not measured"
         if fit is None:
             return None
-        name = " ".join((operator, *variant.values()))
+        words = [value for key, value in variant.items() if key != "windowed"]
+        name = " ".join((operator, *words, *(["within a window"] if variant.get("windowed") == "yes" else [])))
         self._lines.setdefault(
             name,
             f"fitted {name}: {fit.software}, {fit.source}; error {fit.median_error:.1%} median, {fit.p90_error:.1%} "

@@ -112,10 +112,10 @@ def _fresh(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _family(operator: str, variant: Mapping[str, str], rows: pd.DataFrame, times: Floats | None = None) -> Family:
-    columns = {}
+    columns: dict[str, Floats] = {}
     for name in FORMS[operator].columns:
         missing = UNLIMITED if name == "window" else np.nan
-        columns[name] = rows[name].astype("Float64").fillna(missing).to_numpy(dtype=np.float64)
+        columns[name] = np.asarray(rows[name].astype("Float64").fillna(missing), dtype=np.float64)
     windowed = variant.get("windowed") == "yes"
     axes = windowed_axes(operator) if windowed else FORMS[operator].axes
     first = rows.iloc[0]
@@ -145,7 +145,7 @@ def _unquantised(rows: pd.DataFrame, quantize: pd.DataFrame | None) -> Floats:
     dynamic = quantize[quantize["kernel"].fillna("").str.startswith("dynamic")]
     alone = dynamic.groupby(["tokens", "k"])["time_s"].median().rename("alone").reset_index()
     taken = rows[["tokens", "k"]].merge(alone, how="left", on=["tokens", "k"])["alone"].fillna(0.0)
-    return np.maximum(times - taken.to_numpy(dtype=np.float64), 0.5 * times)
+    return np.asarray(np.maximum(times - taken.to_numpy(dtype=np.float64), 0.5 * times))
 
 
 def _engine_kernel(rows: pd.DataFrame) -> pd.DataFrame:
@@ -171,7 +171,7 @@ def _without_layers(table: pd.DataFrame) -> pd.DataFrame:
         return table
     parts = [table[~of_layers]]
     for (name, tp), rows in table[of_layers].groupby(["model", "tp"], sort=True):
-        parts.append(_kernels_of(rows, _model(str(name)), int(tp)))
+        parts.append(_kernels_of(rows, _model(str(name)), int(str(tp))))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -194,7 +194,9 @@ def _kernels_of(rows: pd.DataFrame, model: ModelSpec, tp: int) -> pd.DataFrame:
             continue
         part = rows[rows["operator"] == operator]
         tokens = part["sequences"] if operator == "lm_head" else part["tokens"]
-        parts.append(part.assign(operator="gemm", tokens=tokens, n=matrix.outputs, k=matrix.inputs, weight_dtype="bf16"))
+        parts.append(
+            part.assign(operator="gemm", tokens=tokens, n=matrix.outputs, k=matrix.inputs, weight_dtype="bf16")
+        )
     heads, kv_heads = rank_heads(model, tp), rank_kv_heads(model, tp)
     moved = {"norm": 4 * model.hidden_size, "rotary": 2 * (heads + kv_heads) * model.head_dim}
     if dense:
@@ -203,10 +205,12 @@ def _kernels_of(rows: pd.DataFrame, model: ModelSpec, tp: int) -> pd.DataFrame:
         part = rows[rows["operator"] == operator]
         parts.append(part.assign(operator="elementwise", message_bytes=part["tokens"] * elements * 2))
     attention = rows[rows["operator"] == "attention"]
-    shape = {"heads": heads, "kv_heads": kv_heads, "head_dim": model.head_dim, "kv_dtype": "bf16", "dtype": "bf16"}
+    attention = attention.assign(
+        heads=heads, kv_heads=kv_heads, head_dim=model.head_dim, sequences=1, kv_dtype="bf16", dtype="bf16"
+    )
     decodes = attention[(attention["new_tokens"] == 0) & (attention["decodes"] > 0)]
-    parts.append(decodes.assign(operator="decode_attention", cached_tokens=pd.NA, **shape))
+    parts.append(decodes.assign(operator="decode_attention", cached_tokens=0))
     chunks = attention[(attention["new_tokens"] > 0) & (attention["decodes"] == 0)]
-    parts.append(chunks.assign(operator="prefill_attention", sequences=1, **shape))
+    parts.append(chunks.assign(operator="prefill_attention"))
     kernels = pd.concat(parts, ignore_index=True).assign(model=None)
     return kernels.astype({"message_bytes": "Int64", "tokens": "Int64"})

@@ -239,9 +239,7 @@ def _experts(columns: Columns, variant: Mapping[str, str], accelerator: Accelera
 def _elementwise(columns: Columns, variant: Mapping[str, str], accelerator: Accelerator, latency: float) -> Work:
     moved = columns["message_bytes"]
     # No bound: what one kernel writes, the next one often finds in the cache.
-    return Work(
-        np.zeros_like(moved), latency + moved / accelerator.memory_bandwidth, {"bytes": np.maximum(moved, 1.0)}
-    )
+    return Work(np.zeros_like(moved), latency + moved / accelerator.memory_bandwidth, {"bytes": np.maximum(moved, 1.0)})
 
 
 def _collective(columns: Columns, variant: Mapping[str, str], accelerator: Accelerator, latency: float) -> Work:
@@ -271,7 +269,20 @@ FORMS: Mapping[str, Form] = MappingProxyType(
             ("tokens", "n", "k"),
             {
                 # Kernels are chosen by rows: the step behind 16, 64, 128 and 256 is one in the times.
-                "tokens": (1.0, 4.0, 16.0, 17.0, 32.0, 64.0, 65.0, 128.0, 129.0, 256.0, 257.0, *_powers(9, 10, 11, 13, 15)),
+                "tokens": (
+                    1.0,
+                    4.0,
+                    16.0,
+                    17.0,
+                    32.0,
+                    64.0,
+                    65.0,
+                    128.0,
+                    129.0,
+                    256.0,
+                    257.0,
+                    *_powers(9, 10, 11, 13, 15),
+                ),
                 "n": _powers(5, 8, 10, 11, 12, 13, 14, 16),
                 "k": _powers(5, 8, 10, 12, 14, 16),
             },

@@ -13,7 +13,7 @@ ROUNDS = 6
 """Of reweighting; the median error moves by less than 0.1 % of itself after them (seen on products of H200)."""
 
 HUBER = 0.05
-"""Relative error from which a measurement weighs less, as in Huber's loss: half of it would be the bar of the median."""
+"""Relative error from which a measurement weighs less, as in Huber's loss."""
 
 SLOPE = 1e-3
 """Penalty on a change between neighbouring nodes: only decides where no measurement does."""

@@ -80,7 +80,7 @@ class MeasuredCost:
         How steps are padded.
     outside
         Shapes outside the measured range: ``"raise"``, ``"clip"`` (the nearest measured value holds) or
-        ``"extrapolate"`` (a straight line from the last octave; below the least, the least holds). The latter two are
+        ``"extrapolate"`` (the last rate goes on; below the least, the least holds). The latter two are
         counted in ``substitutions``.
     where
         What the measurements were read from, for messages and ``sources``.

@@ -76,9 +76,8 @@ def curve(points: Floats, times: Floats, at: Floats, *, hold: bool) -> Floats:
     at
         Where the times are wanted.
     hold
-        Beyond the last point: its time holds (True), or a straight line goes on from the last octave (through the last
-        point and the last one at half of it or less), never downwards. Times of products have steps, so that the last
-        two points may lie on one.
+        Beyond the last point: its time holds (True), or the rate that it was measured at does. Times of products have
+        steps, so that a line through the last two points may be level.
     """
     order = np.argsort(points, kind="stable")
     axis = Axis.of(points.tolist())
@@ -95,10 +94,7 @@ def curve(points: Floats, times: Floats, at: Floats, *, hold: bool) -> Floats:
         weight = np.minimum(weight, 1.0)
     else:
         inside = known[index] + step * np.minimum(weight, 1.0)
-        values = np.array(axis.values)
-        half = max(int(np.searchsorted(values, values[-1] / 2, side="right")) - 1, 0)
-        slope = max((known[-1] - known[half]) / (values[-1] - values[half]), 0.0)
-        return np.where(last, known[-1] + slope * (at - values[-1]), inside)
+        return np.where(last, known[-1] * (at / axis.high), inside)
     return np.asarray(known[index] + step * weight)
 
 

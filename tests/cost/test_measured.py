@@ -182,11 +182,11 @@ def test_operators_that_are_missing_are_named(table):
 # ------------------------------------------------------------------------------------------------------------ tables
 
 
-def test_a_curve_goes_on_straight_or_stays():
+def test_beyond_a_curve_its_last_rate_or_its_last_time_holds():
     points, times, at = np.array([10.0, 20.0]), np.array([1.0, 3.0]), np.array([5.0, 15.0, 30.0])
-    assert curve(points, times, at, hold=False).tolist() == [1.0, 2.0, 5.0]
+    assert curve(points, times, at, hold=False).tolist() == [1.0, 2.0, 4.5]  # 30 at 3 for 20
     assert curve(points, times, at, hold=True).tolist() == [1.0, 2.0, 3.0]
-    assert curve(points, np.array([3.0, 1.0]), at, hold=False).tolist() == [3.0, 2.0, 1.0]  # never downwards
+    assert curve(points, np.array([3.0, 1.0]), at, hold=False).tolist() == [3.0, 2.0, 1.5]
 
 
 def test_experts_between_measured_tokens_and_experts():

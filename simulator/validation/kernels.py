@@ -1,6 +1,7 @@
 """Kernel tables: errors at points held out of them, and two bounds that no step may break.
 
-- Held out: every table's errors at every fifth point (`simulator.calibration.held_out`).
+- Held out: every table's errors at every fifth point (`simulator.calibration.held_out`), and those that the embedded
+  fits carry.
 - Decode: the kernel time of one step of Llama-3.1-8B at batch 1 lies above the time to read its weights (without the
   input embedding) and KV once at the data sheet's bandwidth.
 - Prefill: a large prompt's floating-point operations over its kernel time lie below the data sheet's peak.
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hardware_profiles import Accelerator, list_accelerators, load_accelerator
+from hardware_profiles import Accelerator, list_accelerators, list_fits, load_accelerator, load_fits
 from simulator.build import build
 from simulator.calibration.held_out import held_out_errors
 from simulator.calibration.load import load_measurements
@@ -53,6 +54,7 @@ def cases(data: Path, kernel_tables: Path | None) -> list[Case]:
     tables = [(profile.relative_to(root).as_posix(), profile) for profile in profiles]
     tables += [(path.stem, path) for path in sorted(kernel_tables.glob("*.parquet"))] if kernel_tables else []
     found = [Case(DATASET, name, partial(held_out, name, path), 10.0) for name, path in tables]
+    found += [Case(DATASET, f"fits/{name}", partial(fit_errors, name)) for name in list_fits()]
     found += [Case(DATASET, name, partial(bounds, name, None)) for name in list_accelerators()]
     for profile in profiles:
         relative = profile.relative_to(root)
@@ -87,6 +89,17 @@ def held_out(name: str, path: Path) -> list[Row]:
     return rows
 
 
+def fit_errors(name: str) -> list[Row]:
+    """Return median and 90th percentile of the errors of an accelerator's fits at points held out of them."""
+    rows = []
+    for fit in load_fits(name).fits:
+        metric = "_".join(("kernel", fit.operator, *(str(value) for _, value in sorted(fit.variant.items()))))
+        costs = cost_text([f"fitted: {fit.software}", f"{fit.held_out} points held out of {fit.points + fit.held_out}"])
+        for which, value in (("median", fit.median_error), ("p90", fit.p90_error)):
+            rows.append(Row(DATASET, f"fits/{name}", f"{metric}_{which}", None, None, value, None, costs))
+    return rows
+
+
 def bounds(name: str, profile: Path | None) -> list[Row]:
     """Return the two bounds of an accelerator, with its default costs or those of a layer profile.
 
@@ -113,7 +126,7 @@ def _cost(accelerator: Accelerator, dtype: str, profile: Path | None) -> CostMod
         "accelerator": accelerator.name,
         "dtypes": {"weights": dtype, "activations": dtype, "kv": dtype},
         "engine": {"host_overhead_s": 0.0, "num_kv_blocks": 2 * PROMPT_TOKENS, "async_scheduling": False},
-        "cost": "roofline" if profile is None else {"kind": "measured", "profile": str(profile)},
+        "cost": "auto" if profile is None else {"kind": "measured", "profile": str(profile)},
     }
     scenario = Scenario.from_mapping({"model": MODEL, "cluster": {"pools": [pool]}})
     one = Trace(arrival_s=np.zeros(1), prompt_tokens=np.ones(1, np.int64), output_tokens=np.ones(1, np.int64))

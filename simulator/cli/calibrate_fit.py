@@ -54,7 +54,8 @@ def fit(
     console = Console()
     if not console.is_terminal:
         console.width = _WIDTH
-    names = " ".join(path.name if path.suffix else path.as_posix() for path in measurements)
+    # Where the files lay is nobody's business; a layer profile is known by <gpu>/<organisation>/<model>/<dtype>.
+    names = " ".join(path.name if path.is_file() else "/".join(path.parts[-4:]) for path in measurements)
     command = f"simulate calibrate fit {names} --accelerator {card.name} --out {out.name}"
     with console.status("fitting") as status:
         profile = fit_profile(tables, card, command=command, progress=lambda name: status.update(f"fitting {name}"))

@@ -170,4 +170,5 @@ def seconds(work: Work, ratios: Grid, padding: Grid | None) -> Floats:
 
 
 def _package(source: str) -> str:
-    return source.split(":")[0].split(",")[0]
+    """Return what a measurement's source names before the file."""
+    return source.split(" systems/")[0]

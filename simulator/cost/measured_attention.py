@@ -9,7 +9,8 @@ table is looked up whole, in one of three parts: decodes alone, a chunk alone, b
 2. Less than the least measured value of an axis counts as that value.
 3. Between measured values: linear in each axis. A shape of the grid that was not measured is interpolated along one
    axis, see `simulator.cost.tables.fill`.
-4. Beyond the greatest: as ``outside`` says; a straight line through the last two values, or the last one.
+4. Beyond the greatest: as ``outside`` says; a straight line through the last two values, or the last one. But a chunk
+   of more tokens than measured goes on in pieces of the greatest measured: its rows attend each to all before them.
 5. Decodes of unequal length take ``1 + slope * cv`` times as long as equal ones, cv being the standard deviation of
    their lengths over the mean; the slope is what fits the measured batches of two lengths best, by least squares
    through the origin, for each measured (chunk, cached, decodes, length).
@@ -237,6 +238,8 @@ class MeasuredAttention:
                 raise InputError(f"attention was not measured for {what}")
         self._decodes, self._chunk, self._mixed = (_Table(*part, clip) for part in parts.values())
         self._raise, self._clip = outside == "raise", clip
+        # Tokens of a chunk beyond which it goes on in pieces; never, where the nearest measured value is to hold.
+        self._piece = int(self._chunk.new.high) if outside == "extrapolate" else 1 << 62
         self._skewed = bool(len(skew))
         self.cells_beyond = sum(table.beyond for table in (self._decodes, self._chunk, self._mixed))
         self.substitutions: Counter[str] = Counter()
@@ -254,11 +257,14 @@ class MeasuredAttention:
                 self._outside(table, 0, 0.0, decodes, kv)
             return table.one(0, 0.0, decodes, kv, cv)
         new, cached = effective_chunk(shape.chunks)
+        before = 0.0
+        if new > self._piece:
+            before, new, cached = self._pieces(new, cached)
         if not decodes:
             table = self._chunk
             if not table.new.low <= new <= table.new.high or not table.cached.low <= cached <= table.cached.high:
                 self._outside(table, new, cached, 0, 0.0)
-            return table.one(new, cached, 0, 0.0, 0.0)
+            return before + table.one(new, cached, 0, 0.0, 0.0)
         kv = shape.decode_kv / decodes
         table = self._mixed
         cv = self._cv(shape, kv, table)
@@ -269,15 +275,40 @@ class MeasuredAttention:
             or decodes > table.decodes.high
         ):
             self._outside(table, new, cached, decodes, kv)
-        return table.one(new, cached, decodes, kv, cv)
+        return before + table.one(new, cached, decodes, kv, cv)
+
+    def _pieces(self, new: int, cached: float) -> tuple[float, int, float]:
+        """Return the seconds of all equal pieces of a chunk but the last, and the last one."""
+        self._count("prefill chunk above what was measured", self._chunk.new.high, float(new), 1)
+        count = -(-new // self._piece)
+        size = -(-new // count)
+        seconds = 0.0
+        while new > size:
+            seconds = seconds + self._chunk.one(size, cached, 0, 0.0, 0.0)
+            new, cached = new - size, cached + size
+        return seconds, new, cached
+
+    def _pieces_run(self, new: Ints, cached: Floats) -> tuple[Floats, Ints, Floats]:
+        """Return the same for each step of a run."""
+        seconds = zeros = np.zeros(len(new))
+        beyond, high = int(np.count_nonzero(new > self._piece)), self._chunk.new.high
+        self._count("prefill chunk above what was measured", high, float(new.max()), beyond)
+        count = -(-new // self._piece)
+        size = -(-new // count)
+        while (over := new > size).any():
+            seconds = np.where(over, seconds + self._chunk.many(size, cached, 0, zeros, zeros), seconds)
+            new, cached = np.where(over, new - size, new), np.where(over, cached + size, cached)
+        return seconds, new, cached
 
     def run(self, shape: BatchShape, step: Ints) -> Floats:
         """Return the seconds of each step of a run, equal to those of `one` to the last bit."""
         decodes = shape.decodes
-        zeros = np.zeros(len(step))
+        before = zeros = np.zeros(len(step))
         new, cached = np.zeros(len(step), dtype=np.int64), zeros
         if shape.chunks:
             new, cached = _effective_chunk_run(shape.chunks, step)
+            if int(new.max()) > self._piece:
+                before, new, cached = self._pieces_run(new, cached)
         elif not decodes:
             return zeros
         kv = cv = zeros
@@ -287,7 +318,7 @@ class MeasuredAttention:
             table = self._mixed if shape.chunks else self._decodes
             cv = self._cv_run(shape, kv, step, table)
         self._outside_run(table, new, cached, decodes, kv)
-        return table.many(new, cached, decodes, kv, cv)
+        return np.asarray(before + table.many(new, cached, decodes, kv, cv))
 
     def _cv(self, shape: BatchShape, kv: float, table: _Table) -> float:
         if table.extra is None:

@@ -323,3 +323,15 @@ def test_experts_of_one_rank_stand_for_those_of_several():
     assert experts_s(ParallelPlan()) == pytest.approx(48 * (64e-6 + visited * 1e-5))
     assert experts_s(ParallelPlan(2, 1, 2)) == pytest.approx(48 * (32e-6 + visited / 2 * 1e-5))
     assert 0.4 < experts_s(ParallelPlan(2)) / experts_s(ParallelPlan()) < 0.6
+
+
+def test_a_chunk_of_more_tokens_than_measured_goes_on_in_pieces(table):
+    attention = table[(table["operator"] == "attention") & (table["tp"] == 1)]
+    found = MeasuredAttention(attention, table[:0])
+    most = int(attention["new_tokens"].max())
+    pieces = [found.one(batch(chunks=[(most - 1, 100 + i * (most - 1))])) for i in range(3)]
+    assert found.substitutions == {}
+    whole = batch(chunks=[(3 * (most - 1), 100)])
+    assert found.one(whole) == pytest.approx(sum(pieces))
+    assert found.run(whole, np.arange(1))[0] == found.one(whole)
+    assert found.substitutions == {f"attention: prefill chunk above what was measured ({most:g})": 3}

@@ -74,7 +74,7 @@ def test_costs_are_those_of_the_layer_profile_and_say_how_the_engine_was_set(tmp
 def test_without_a_profile_of_the_machine_costs_are_the_default_and_say_so(tmp_path: Path) -> None:
     write_run(tmp_path, "h100_tiny")
     (costs,) = set(validate(tmp_path, only="vllm_runs")["costs"])
-    assert costs.startswith("estimate")
+    assert costs.startswith("fitted")
     assert "no layer profile of this machine" in costs
 
 
@@ -82,7 +82,7 @@ def test_what_the_profile_lacks_falls_back_and_says_why(tmp_path: Path) -> None:
     """The profile was measured for one rank only."""
     write_run(tmp_path, tensor_parallel_size=2)
     (costs,) = set(validate(tmp_path, only="vllm_runs")["costs"])
-    assert costs.startswith("estimate")
+    assert costs.startswith("fitted")
     assert "measured costs refused" in costs
     assert "tp=2" in costs
 

@@ -17,14 +17,14 @@ import numpy as np
 from hardware_profiles.fits import FittedProfile, OperatorFit, list_fits, load_fits
 from simulator.calibration.fitting.forms import FORMS, UNLIMITED, Columns
 from simulator.calibration.fitting.profile import seconds
-from simulator.cost.attention import Attention, Ints
+from simulator.cost.attention import Attention
 from simulator.cost.efficiency import DEFAULT_EFFICIENCY, DEFAULT_HOST_OVERHEAD_S
 from simulator.cost.graphs import NO_GRAPHS, CudaGraphs
 from simulator.cost.kernels import Floats, Kernels, KernelShapes, RooflineKernels
 from simulator.cost.links import stage_link
 from simulator.cost.operator_cost import OperatorCost
 from simulator.cost.roofline import kernel_shapes, widened
-from simulator.cost.table_attention import Surface, TableAttention
+from simulator.cost.table_attention import ChunkAttention, Surface, TableAttention
 from simulator.models.spec import MLASpec, ModelSpec
 from simulator.parallel import ParallelPlan
 from simulator.sharding import Matrix, kv_elements_per_token_layer, rank_heads, rank_kv_heads
@@ -48,49 +48,6 @@ _LATENT = (512, 64, 128, 128)
 _ONE_WAVE = 8192.0
 """Longest prompt of one head that fits every accelerator at once, tokens: 64 blocks of 128 queries, fewer than the
 multiprocessors of the smallest one that has fits."""
-
-
-class ChunkAttention(TableAttention):
-    """Attention of one layer from two surfaces; a chunk takes at least what its longest row and its cache take.
-
-    Kernels were measured without cached tokens, and a chunk counts as a fresh prompt with as many pairs. But a block
-    of queries goes through all of its context, one key after the other: 16 new tokens after 8,192 cached ones take as
-    long as 8,192 new ones of a single head do, 187 and 171 us on RTX PRO 6000 (layer profile of LLMServingSim, vLLM
-    0.19.0, and aiconfigurator-core 0.12.0, vLLM 0.24.0), where as many pairs take 25 us.
-
-    Parameters
-    ----------
-    longest
-        Seconds by the tokens of a fresh prompt of one head.
-    token_s
-        Seconds that reading a token of the cache takes at the data sheet's bandwidth.
-    """
-
-    def __init__(
-        self,
-        decode: Surface | None,
-        prefill: Surface,
-        estimate: Attention,
-        substitutions: Counter[str],
-        longest: Surface,
-        token_s: float,
-    ) -> None:
-        super().__init__(decode, prefill, estimate, substitutions)
-        self._longest, self._token_s = longest, token_s
-
-    def prefill_s(self, chunks: int, new: int, cached: int, pairs: int, context: int) -> float:
-        """Return the seconds of the chunks of one step."""
-        seconds = super().prefill_s(chunks, new, cached, pairs, context)
-        row = self._longest.one(1, context / chunks)
-        read = context * self._token_s
-        return max(seconds, row, read)
-
-    def prefill_run_s(self, chunks: int, new: int, cached: Ints, pairs: Ints, context: Ints) -> Floats:
-        """Return the same for each step of a run."""
-        seconds = super().prefill_run_s(chunks, new, cached, pairs, context)
-        row = self._longest.many(1, context / chunks)
-        read = context * self._token_s
-        return np.asarray(np.maximum(np.maximum(seconds, row), read))
 
 
 def fitted_cost(
@@ -368,8 +325,8 @@ class FittedKernels:
         name = " ".join((operator, *words, *(["within a window"] if variant.get("windowed") == "yes" else [])))
         self._lines.setdefault(
             name,
-            f"fitted {name}: {fit.software}, {fit.source}; error {fit.median_error:.1%} median, {fit.p90_error:.1%} "
-            f"90th percentile of points held out{note}",
+            f"fitted {name}: {fit.software}; off by {fit.median_error:.1%} (median), {fit.p90_error:.1%} (90th "
+            f"percentile) at points held out{note}",
         )
         return fit
 

@@ -2,8 +2,8 @@
 
 Decodes are looked up by how many they are and by the mean of the tokens they attend to; chunks by how many and by the
 mean of their pairs of a new token and one that it attends to, which is what their arithmetic grows with, so that a
-chunk with cached context counts as a fresh prompt with as many pairs. Linear between measured points in both; a
-straight line beyond the last, the least value below the first. What lies beyond is counted.
+chunk with cached context counts as a fresh prompt with as many pairs, but see `ChunkAttention`. Linear between measured
+points in both; a straight line beyond the last, the least value below the first. What lies beyond is counted.
 
 Numbers for one step and arrays for a run go through the same floating-point operations in the same order.
 """
@@ -143,6 +143,49 @@ class TableAttention:
         return table.many(chunks, mean)
 
 
+class ChunkAttention(TableAttention):
+    """Attention of one layer from two surfaces; a chunk takes at least what its longest row and its cache take.
+
+    Kernels were measured without cached tokens, and a chunk counts as a fresh prompt with as many pairs. But a block
+    of queries goes through all of its context, one key after the other: 16 new tokens after 8,192 cached ones take as
+    long as 8,192 new ones of a single head do, 187 and 171 us on RTX PRO 6000 (layer profile of LLMServingSim, vLLM
+    0.19.0, and aiconfigurator-core 0.12.0, vLLM 0.24.0), where as many pairs take 25 us.
+
+    Parameters
+    ----------
+    longest
+        Seconds by the tokens of a fresh prompt of one head.
+    token_s
+        Seconds that reading a token of the cache takes at the data sheet's bandwidth.
+    """
+
+    def __init__(
+        self,
+        decode: Surface | None,
+        prefill: Surface,
+        estimate: Attention,
+        substitutions: Counter[str],
+        longest: Surface,
+        token_s: float,
+    ) -> None:
+        super().__init__(decode, prefill, estimate, substitutions)
+        self._longest, self._token_s = longest, token_s
+
+    def prefill_s(self, chunks: int, new: int, cached: int, pairs: int, context: int) -> float:
+        """Return the seconds of the chunks of one step."""
+        seconds = super().prefill_s(chunks, new, cached, pairs, context)
+        row = self._longest.one(1, context / chunks)
+        read = context * self._token_s
+        return max(seconds, row, read)
+
+    def prefill_run_s(self, chunks: int, new: int, cached: Ints, pairs: Ints, context: Ints) -> Floats:
+        """Return the same for each step of a run."""
+        seconds = super().prefill_run_s(chunks, new, cached, pairs, context)
+        row = self._longest.many(1, context / chunks)
+        read = context * self._token_s
+        return np.asarray(np.maximum(np.maximum(seconds, row), read))
+
+
 def decode_surface(rows: pd.DataFrame) -> Surface | None:
     """Return the surface of rows that have one shape of heads; None without rows."""
     return _surface(rows, "decodes", "decode_kv")
@@ -155,6 +198,13 @@ def prefill_surface(rows: pd.DataFrame, window: int | None) -> Surface | None:
     inside = new if window is None else np.minimum(new, window)
     pairs = inside * (inside + 1.0) / 2.0 + (new - inside) * inside
     return _surface(fresh.assign(pairs=pairs), "sequences", "pairs")
+
+
+def longest_row_surface(rows: pd.DataFrame) -> Surface:
+    """Return the seconds of a fresh prompt by its tokens, of rows of one prompt and as few heads as were measured."""
+    surface = _surface(rows[rows["cached_tokens"] == 0], "sequences", "new_tokens")
+    assert surface is not None
+    return surface
 
 
 def _surface(rows: pd.DataFrame, count: str, size: str) -> Surface | None:

@@ -25,7 +25,13 @@ import pandas as pd
 from simulator.cost.attention import Attention
 from simulator.cost.collectives import Collectives
 from simulator.cost.kernels import Floats, Kernels, KernelShapes
-from simulator.cost.table_attention import TableAttention, decode_surface, prefill_surface
+from simulator.cost.table_attention import (
+    ChunkAttention,
+    TableAttention,
+    decode_surface,
+    longest_row_surface,
+    prefill_surface,
+)
 from simulator.cost.tables import curve
 from simulator.models.dtypes import canonical_dtype
 from simulator.sharding import Matrix, rank_heads, rank_kv_heads
@@ -150,13 +156,13 @@ class TableKernels:
         model, tp = shapes.model, shapes.plan.tp
         heads, kv_heads = rank_heads(model, tp), rank_kv_heads(model, tp)
         found = {}
-        for name in ("prefill_attention", "decode_attention"):
+        any_heads = self._empty
+        for name in ("decode_attention", "prefill_attention"):
             part = self._rows(name)
-            part = part[
-                (part["heads"] == heads) & (part["kv_heads"] == kv_heads) & (part["head_dim"] == model.head_dim)
-            ]
+            part = part[part["head_dim"] == model.head_dim]
             part = part[part["window"].isna() if window is None else part["window"] == window]
-            part = part[part["kv_dtype"].isin(_spelled(shapes.kv_dtype))]
+            any_heads = part[part["kv_dtype"].isin(_spelled(shapes.kv_dtype))]
+            part = any_heads[(any_heads["heads"] == heads) & (any_heads["kv_heads"] == kv_heads)]
             if part.empty:
                 within = "" if window is None else f" within {window} tokens"
                 self._lacks(
@@ -166,11 +172,15 @@ class TableKernels:
             else:
                 self._note(name, part)
             found[name] = part
-        return TableAttention(
-            decode_surface(found["decode_attention"]),
-            prefill_surface(found["prefill_attention"], window),
-            self._estimate.attention,
-            self.substitutions,
+        decode = decode_surface(found["decode_attention"])
+        prefill = prefill_surface(found["prefill_attention"], window)
+        fewest = any_heads[any_heads["heads"] == any_heads["heads"].min()]
+        alone = fewest[(fewest["kv_heads"] == fewest["kv_heads"].min()) & (fewest["sequences"] == 1)]
+        if prefill is None or alone.empty:
+            return TableAttention(decode, prefill, self._estimate.attention, self.substitutions)
+        token_s = 2 * kv_heads * model.head_dim * shapes.kv_bytes / shapes.accelerator.memory_bandwidth
+        return ChunkAttention(
+            decode, prefill, self._estimate.attention, self.substitutions, longest_row_surface(alone), token_s
         )
 
     def _latent_attention(self) -> Attention:

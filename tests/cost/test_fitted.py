@@ -132,7 +132,7 @@ def test_a_short_chunk_takes_as_long_as_its_context_is() -> None:
 def test_sources_name_measurements_errors_and_what_is_borrowed() -> None:
     lines = "\n".join(fitted_cost(LLAMA, ACCELERATORS["h200"], ParallelPlan(), weights_dtype="int4").sources)
     assert "fitted decode_attention bf16: vllm 0.24.0" in lines
-    assert "90th percentile of points held out, the ratio of 16 bits for int4, which was not measured" in lines
+    assert "percentile) at points held out, the ratio of 16 bits for int4, which was not measured" in lines
     lines = "\n".join(COSTS["layer profile"].sources)
     assert "prefill_attention: estimate, not fitted" in lines
     assert "collective" not in lines

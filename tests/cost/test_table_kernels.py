@@ -247,3 +247,18 @@ def test_a_surface_holds_below_its_first_point_and_goes_on_beyond_its_last():
     assert surface.one(2, 30.0) == 3.0
     assert surface.one(6, 20.0) == 10.0
     assert surface.many(3, np.array([10.0, 15.0, 40.0])).tolist() == [surface.one(3, x) for x in (10.0, 15.0, 40.0)]
+
+
+def test_a_short_chunk_takes_as_long_as_its_context_is_for_one_head():
+    shape = {"operator": "prefill_attention", "sequences": 1, "cached_tokens": 0, "head_dim": 128, "kv_dtype": "bf16"}
+    table = pd.concat(
+        [
+            rows(**shape, heads=32, kv_heads=8, new_tokens=[16, 4096], time_s=[10e-6, 400e-6]),
+            rows(**shape, heads=1, kv_heads=1, new_tokens=[16, 4096], time_s=[8e-6, 90e-6]),
+        ],
+        ignore_index=True,
+    )
+    attention = kernels(table).attention
+    assert attention.prefill_s(1, 4096, 0, 4096 * 4097 // 2, 4096) == pytest.approx(400e-6)
+    # 16 tokens after 4,080: 65,416 pairs are few, but a single head's row of 4,096 takes 90 us.
+    assert attention.prefill_s(1, 16, 4080, 16 * 4080 + 136, 4096) == pytest.approx(90e-6)

@@ -20,7 +20,7 @@ from simulator.errors import InputError
 EVERY = 5
 """Of how many shapes one is kept out of the fit that its errors are taken from."""
 
-LEAST_POINTS = 40
+LEAST_POINTS = 20
 """Measurements that make a family worth fitting."""
 
 Mask = npt.NDArray[np.bool_]

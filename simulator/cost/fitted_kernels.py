@@ -104,6 +104,14 @@ def has_fits(accelerator: Accelerator) -> bool:
     return accelerator.name in list_fits()
 
 
+def unmeasured(shapes: KernelShapes) -> Kernels:
+    """Return the source of what measurements lack: the accelerator's fits, else its data sheet."""
+    estimate = RooflineKernels(shapes, DEFAULT_EFFICIENCY)
+    if not has_fits(shapes.accelerator):
+        return estimate
+    return FittedKernels(load_fits(shapes.accelerator.name), shapes, estimate)
+
+
 class FittedKernels:
     """Kernel times of one model on one rank from fits.
 
@@ -146,7 +154,9 @@ class FittedKernels:
             lines.append(
                 "norms, rotary embedding, activation, cache write, embedding, sampler: estimate by bytes moved"
             )
-        return (*lines, *(line for line in self._estimate.sources if line.startswith("estimate")))
+        if any("estimate" in line for line in self._lines.values()):
+            lines += [line for line in self._estimate.sources if line.startswith("estimate")]
+        return tuple(lines)
 
     # ------------------------------------------------------------------------------------------------------- tables
 

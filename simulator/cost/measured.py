@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from hardware_profiles import load_fits
 from simulator.calibration.schema import one_value, tp_degrees
 from simulator.cost.collectives import MESSAGE_OPERATORS, Collectives
 from simulator.cost.efficiency import DEFAULT_EFFICIENCY, DEFAULT_HOST_OVERHEAD_S
+from simulator.cost.fitted_kernels import unmeasured
 from simulator.cost.graphs import NO_GRAPHS, CudaGraphs
-from simulator.cost.kernels import Floats, Kernels, KernelShapes, RooflineKernels
+from simulator.cost.kernels import Floats, RooflineKernels
 from simulator.cost.links import P2P_LATENCY_S, stage_link
 from simulator.cost.measured_attention import OUTSIDE, MeasuredAttention
 from simulator.cost.operators import idle_experts
@@ -146,7 +146,7 @@ class MeasuredCost:
         self._model, self._plan, self._graphs = model, plan, graphs
         self._hidden_bytes = model.hidden_size * shapes.activation_bytes
         self._shapes = shapes
-        self._collectives = Collectives(collectives, plan.tp, _collective_source(shapes))
+        self._collectives = Collectives(collectives, plan.tp, unmeasured(shapes))
         self._stage_link = stage_link(accelerator, node, plan.gpus) if plan.pp > 1 else None
         self._tables = operator_tables(rows)
         self._check_operators()
@@ -401,16 +401,6 @@ class MeasuredCost:
         }
         lines.append(f"a shape outside what was measured {outside[self._outside]}")
         return tuple(lines)
-
-
-def _collective_source(shapes: KernelShapes) -> Kernels:
-    """Return what says how long collectives take that were not measured: the accelerator's fits, else an estimate."""
-    from simulator.cost.fitted_kernels import FittedKernels, has_fits
-
-    estimate = RooflineKernels(shapes, DEFAULT_EFFICIENCY)
-    if shapes.plan.tp == 1 or not has_fits(shapes.accelerator):
-        return estimate
-    return FittedKernels(load_fits(shapes.accelerator.name), shapes, estimate)
 
 
 def operator_tables(rows: pd.DataFrame) -> dict[str, tuple[Floats, Floats]]:

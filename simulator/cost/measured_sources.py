@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from simulator.calibration.load import load_measurements
-from simulator.cost.efficiency import DEFAULT_EFFICIENCY
+from simulator.cost.fitted_kernels import unmeasured
 from simulator.cost.graphs import NO_GRAPHS, CudaGraphs
-from simulator.cost.kernels import RooflineKernels
 from simulator.cost.links import stage_link
 from simulator.cost.measured import MeasuredCost
 from simulator.cost.operator_cost import OperatorCost
@@ -87,7 +86,7 @@ def measured_cost(
     )
     return OperatorCost(
         shapes,
-        TableKernels(rows, shapes, RooflineKernels(shapes, DEFAULT_EFFICIENCY)),
+        TableKernels(rows, shapes, unmeasured(shapes)),
         host_overhead_s=host_overhead_s,
         graphs=graphs,
         stage_link=stage_link(accelerator, node, plan.gpus) if plan.pp > 1 else None,

@@ -3,7 +3,7 @@
 Each operator of the model is looked up by its own shape on one rank:
 
 - **Products** by (tokens, n, k): a curve over tokens for each measured (n, k). A matrix whose (n, k) was not measured
-  takes the roofline's time for it times what the four measured ones around it take over theirs, linear in n and k.
+  takes the other source's time for it times what the four measured ones around it take over theirs, linear in n and k.
   Measured products in fp8 with one scale a tensor include the quantisation of their input, which engines fuse into the
   norm or activation before: it is taken off where it was measured alone. That of formats with blocks stays in.
 - **Attention** by heads, `simulator.cost.table_attention`.
@@ -11,7 +11,8 @@ Each operator of the model is looked up by its own shape on one rank:
   shape (or several datatypes of activations for weights of four bits), the fastest counts, as engines choose it.
 - **Collectives** by bytes, `simulator.cost.collectives`.
 
-What was not measured is the estimate's, and ``sources`` lists it: elementwise kernels always are.
+What was not measured is the other source's (fits, else the roofline), and ``sources`` lists it: elementwise kernels
+always are.
 """
 
 from __future__ import annotations
@@ -88,9 +89,11 @@ class TableKernels:
         """What was measured, by operator, and what was not."""
         lines = [f"measured {name}: {made}" for name, made in self._made.items()]
         lines += self._collectives.sources
-        lines += [f"not measured, estimate in its place: {what}" for what in self._missing]
+        lines += [f"not measured, a fit or an estimate in its place: {what}" for what in self._missing]
         lines.append("norms, rotary embedding, activation, cache write, embedding and sampler: estimate by bytes moved")
-        return (*lines, *(line for line in self._estimate.sources if line.startswith(("estimate", "fitted"))))
+        if self._missing:
+            lines += [line for line in self._estimate.sources if line.startswith(("estimate", "fitted"))]
+        return tuple(lines)
 
     # ------------------------------------------------------------------------------------------------ products
 

@@ -88,7 +88,7 @@ def test_what_was_not_measured_is_the_estimates_and_is_said():
     assert found.gemm(matrix, tokens) == pytest.approx(estimate.gemm(matrix, tokens))
     assert found.attention.decode_s(1000, 2) == estimate.attention.decode_s(1000, 2)
     lines = "\n".join(found.sources)
-    assert "not measured, estimate in its place: products with bf16 weights" in lines
+    assert "not measured, a fit or an estimate in its place: products with bf16 weights" in lines
     assert "decode_attention with 32 heads, 8 key-value heads of 128, KV in bf16" in lines
 
 

@@ -109,12 +109,12 @@ def profiles(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="A GPU or a node, or a YAML file.")] = None,
 ) -> None:
     """List GPUs and nodes, or the figures of one with their sources."""
-    from hardware_profiles import list_accelerators, list_nodes, load_accelerator, load_node
+    from hardware_profiles import list_accelerators, list_fits, list_nodes, load_accelerator, load_node
 
     if name is not None:
         _print_profile(name)
         return
-    rows: list[tuple[str, ...]] = [("GPU", "memory", "bandwidth", "peak bf16/fp16", "GPU to GPU", "power")]
+    rows: list[tuple[str, ...]] = [("GPU", "memory", "bandwidth", "peak bf16/fp16", "GPU to GPU", "power", "costs")]
     for each in list_accelerators():
         gpu = load_accelerator(each)
         peak = gpu.peak_flops.get("bf16") or gpu.peak_flops.get("fp16", 0.0)
@@ -126,6 +126,7 @@ def profiles(
                 f"{peak / 1e12:,.0f} TFLOP/s",
                 f"{gpu.scale_up} {gpu.scale_up_bandwidth / 1e9:,.0f} GB/s",
                 f"{gpu.tdp_w:.0f} W",
+                "fitted" if each in list_fits() else "data sheet",
             )
         )
     _print_table(rows)

@@ -28,59 +28,70 @@ class Surface:
     """
 
     def __init__(self, counts: Floats, sizes: Floats, times: Floats) -> None:
-        axis = sorted({float(count) for count in counts})
-        self._axis = Axis.of(axis)
-        self.max_count = axis[-1]
+        measured = sorted({float(count) for count in counts})
+        axis = Axis.of(measured)
+        self._counts, self._count_scale = axis.values, axis.scale
+        self.max_count = measured[-1]
         self._curves = []
-        for count in axis:
+        for count in measured:
             here = counts == count
             order = np.argsort(sizes[here], kind="stable")
             points = Axis.of(sizes[here].tolist())
             values = times[here][order]
             if points.single:
                 values = np.repeat(values, 2)
-            self._curves.append((points, values, list(points.values), list(points.scale), values.tolist()))
-        if self._axis.single:
+            self._curves.append(_Curve(points, values))
+        if axis.single:
             self._curves.append(self._curves[0])
         self.max_size = float(sizes.max())
 
     def _interval(self, count: float) -> tuple[int, float]:
-        axis = self._axis
-        index = bisect_right(axis.values, count, 1, len(axis.values) - 1) - 1
-        weight = (count - axis.values[index]) * axis.scale[index]
+        index = bisect_right(self._counts, count, 1, len(self._counts) - 1) - 1
+        weight = (count - self._counts[index]) * self._count_scale[index]
         return index, weight if weight > 0.0 else 0.0
 
     def one(self, count: int, size: float) -> float:
         """Return the seconds of one point."""
         index, weight = self._interval(count)
-        low = self._on_curve(index, size)
+        low = self._curves[index].one(size)
         if weight == 0.0:
             return low
-        return low + (self._on_curve(index + 1, size) - low) * weight
-
-    def _on_curve(self, index: int, size: float) -> float:
-        _, _, points, scale, values = self._curves[index]
-        at = bisect_right(points, size, 1, len(points) - 1) - 1
-        weight = (size - points[at]) * scale[at]
-        if weight < 0.0:
-            weight = 0.0
-        seconds: float = values[at] + (values[at + 1] - values[at]) * weight
-        return seconds
+        return low + (self._curves[index + 1].one(size) - low) * weight
 
     def many(self, count: int, sizes: Floats) -> Floats:
         """Return the seconds of points that have the count in common."""
         index, weight = self._interval(count)
-        low = self._on_curve_run(index, sizes)
+        low = self._curves[index].many(sizes)
         if weight == 0.0:
             return low
-        return np.asarray(low + (self._on_curve_run(index + 1, sizes) - low) * weight)
+        return np.asarray(low + (self._curves[index + 1].many(sizes) - low) * weight)
 
-    def _on_curve_run(self, index: int, sizes: Floats) -> Floats:
-        axis, values, points, scale, _ = self._curves[index]
-        inner = np.array(axis.values)[1 : len(points) - 1]
-        at = np.searchsorted(inner, sizes, side="right")
-        weight = np.maximum((sizes - np.array(points)[at]) * np.array(scale)[at], 0.0)
-        return np.asarray(values[at] + (values[at + 1] - values[at]) * weight)
+
+class _Curve:
+    """Piecewise linear seconds over size; numbers and arrays go through the same operations."""
+
+    __slots__ = ("_array_points", "_array_scale", "_array_values", "_inner", "_last", "_points", "_scale", "_values")
+
+    def __init__(self, axis: Axis, values: Floats) -> None:
+        self._points, self._scale, self._values = axis.values, axis.scale, values.tolist()
+        self._last = len(axis.values) - 1
+        self._array_points, self._array_scale, self._array_values = np.array(axis.values), np.array(axis.scale), values
+        self._inner = self._array_points[1 : self._last]
+
+    def one(self, size: float) -> float:
+        at = bisect_right(self._points, size, 1, self._last) - 1
+        weight = (size - self._points[at]) * self._scale[at]
+        if weight < 0.0:
+            weight = 0.0
+        low = self._values[at]
+        seconds: float = low + (self._values[at + 1] - low) * weight
+        return seconds
+
+    def many(self, sizes: Floats) -> Floats:
+        at = self._inner.searchsorted(sizes, side="right")
+        weight = np.maximum((sizes - self._array_points[at]) * self._array_scale[at], 0.0)
+        low = self._array_values[at]
+        return np.asarray(low + (self._array_values[at + 1] - low) * weight)
 
 
 class TableAttention:

@@ -115,6 +115,7 @@ def profiles(
         _print_profile(name)
         return
     rows: list[tuple[str, ...]] = [("GPU", "memory", "bandwidth", "peak bf16/fp16", "GPU to GPU", "power", "costs")]
+    fitted = list_fits()
     for each in list_accelerators():
         gpu = load_accelerator(each)
         peak = gpu.peak_flops.get("bf16") or gpu.peak_flops.get("fp16", 0.0)
@@ -126,7 +127,7 @@ def profiles(
                 f"{peak / 1e12:,.0f} TFLOP/s",
                 f"{gpu.scale_up} {gpu.scale_up_bandwidth / 1e9:,.0f} GB/s",
                 f"{gpu.tdp_w:.0f} W",
-                "fitted" if each in list_fits() else "data sheet",
+                "fitted" if each in fitted else "data sheet",
             )
         )
     _print_table(rows)

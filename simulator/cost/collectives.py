@@ -44,7 +44,7 @@ class Collectives:
         lines = []
         for name in ("all_reduce", "all_gather"):
             here = (rows["operator"] == name) & (rows["ranks"] == ranks)
-            part = _preferred(rows[here & ~rows["dtype"].isin(_NARROW)])
+            part = preferred_kernel(rows[here])
             if part.empty:
                 lines.append(self._said_otherwise(name))
                 continue
@@ -79,8 +79,9 @@ class Collectives:
         return f"tensor parallel {name}: not in these measurements; {said[0] if said else 'estimate'}"
 
 
-def _preferred(part: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of one kernel: an engine's before NCCL's, in a CUDA graph before others."""
+def preferred_kernel(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of one kernel: an engine's before NCCL's, in a CUDA graph before others; of hidden states."""
+    part = rows[~rows["dtype"].isin(_NARROW)]
     kernels = {str(name) for name in part["kernel"].dropna()}
     if not kernels:
         return part

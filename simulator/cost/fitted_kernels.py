@@ -21,9 +21,8 @@ from simulator.cost.attention import Attention
 from simulator.cost.efficiency import DEFAULT_EFFICIENCY, DEFAULT_HOST_OVERHEAD_S
 from simulator.cost.graphs import NO_GRAPHS, CudaGraphs
 from simulator.cost.kernels import Floats, Kernels, KernelShapes, RooflineKernels
-from simulator.cost.links import stage_link
 from simulator.cost.operator_cost import OperatorCost
-from simulator.cost.roofline import kernel_shapes, widened
+from simulator.cost.roofline import kernel_shapes
 from simulator.cost.table_attention import ChunkAttention, Surface, TableAttention
 from simulator.models.spec import MLASpec, ModelSpec
 from simulator.parallel import ParallelPlan
@@ -94,8 +93,6 @@ def fitted_cost(
         FittedKernels(fits, shapes, RooflineKernels(shapes, DEFAULT_EFFICIENCY)),
         host_overhead_s=DEFAULT_HOST_OVERHEAD_S if host_overhead_s is None else host_overhead_s,
         graphs=graphs,
-        stage_link=stage_link(accelerator, node, shapes.plan.gpus) if shapes.plan.pp > 1 else None,
-        notes=widened(shapes),
     )
 
 

@@ -114,6 +114,8 @@ class KernelShapes:
         Datatype of the cache.
     link
         Of the tensor parallel group; None for one rank.
+    stage_link
+        Between pipeline stages; None for one stage.
     """
 
     model: ModelSpec
@@ -123,6 +125,7 @@ class KernelShapes:
     activation_dtype: str
     kv_dtype: str
     link: CollectiveLink | None
+    stage_link: CollectiveLink | None
 
     @property
     def activation_bytes(self) -> float:
@@ -138,6 +141,16 @@ class KernelShapes:
         """Return the peak of a family's products, FLOP/s, and whether they are in fewer than 16 bits."""
         dtype = math_dtype(self.accelerator, self.formats[family], self.activation_dtype)
         return self.accelerator.peak_flops[dtype], WEIGHT_FORMATS[dtype].element_bits < 16
+
+
+def widened(shapes: KernelShapes) -> tuple[str, ...]:
+    """Return lines on formats that the accelerator cannot multiply in."""
+    narrow = {name for name in shapes.formats.values() if WEIGHT_FORMATS[name].element_bits < 16}
+    return tuple(
+        f"{name} weights: products computed in {shapes.activation_dtype}"
+        for name in sorted(narrow)
+        if math_dtype(shapes.accelerator, name, shapes.activation_dtype) == shapes.activation_dtype
+    )
 
 
 class RooflineKernels:

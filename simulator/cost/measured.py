@@ -22,7 +22,7 @@ from simulator.cost.efficiency import DEFAULT_EFFICIENCY, DEFAULT_HOST_OVERHEAD_
 from simulator.cost.fitted_kernels import unmeasured
 from simulator.cost.graphs import NO_GRAPHS, CudaGraphs
 from simulator.cost.kernels import Floats, RooflineKernels
-from simulator.cost.links import P2P_LATENCY_S, stage_link
+from simulator.cost.links import P2P_LATENCY_S
 from simulator.cost.measured_attention import OUTSIDE, MeasuredAttention
 from simulator.cost.operators import idle_experts
 from simulator.cost.roofline import kernel_shapes
@@ -115,8 +115,8 @@ class MeasuredCost:
             raise InputError(f"measured cost: host_overhead_s must be at least 0, got {host_overhead_s}")
         if model.num_sliding_layers:
             raise InputError(
-                f"{where}: attention within a sliding window, as {model.name} has, is not modelled from "
-                "measurements yet; use the cost 'roofline'"
+                f"{where}: attention within a sliding window, as {model.name} has, is not modelled from layer "
+                "profiles; use kernel tables, or the cost 'auto'"
             )
         shapes = kernel_shapes(
             model,
@@ -128,18 +128,18 @@ class MeasuredCost:
             node=node,
         )
         plan = shapes.plan
+        check_hardware(measurements, accelerator, where)
         message = measurements["operator"].isin(MESSAGE_OPERATORS)
         collectives, measurements = measurements[message], measurements[~message]
-        _check_subject(measurements, model, accelerator, where)
+        _check_subject(measurements, model, where)
         wanted = {"dtype": shapes.activation_dtype, "weight_dtype": shapes.formats["qkv"], "kv_dtype": shapes.kv_dtype}
         _check_dtypes(measurements, wanted, where)
         rows = _of_tp(measurements, plan.tp, where)
         whole = measurements[(measurements["operator"] == "moe") & (measurements["tp"] == 1)]
         # Experts over several ranks are measured as such where they are divided like everything else, or made of
         # those measured on one rank, see _moe.
-        self._divided = bool(plan.tp > 1 and model.moe_layers and not whole.empty)
-        if self._divided and plan.ep == 1 and (rows["operator"] == "moe").any():
-            self._divided = False
+        as_they_are = plan.ep == 1 and (rows["operator"] == "moe").any()
+        self._divided = bool(plan.tp > 1 and model.moe_layers and not whole.empty and not as_they_are)
         if self._divided:
             rows = pd.concat([rows[rows["operator"] != "moe"], whole], ignore_index=True)
         self._host_overhead_s, self._outside, self._where = host_overhead_s, outside, where
@@ -147,7 +147,7 @@ class MeasuredCost:
         self._hidden_bytes = model.hidden_size * shapes.activation_bytes
         self._shapes = shapes
         self._collectives = Collectives(collectives, plan.tp, unmeasured(shapes))
-        self._stage_link = stage_link(accelerator, node, plan.gpus) if plan.pp > 1 else None
+        self._stage_link = shapes.stage_link
         self._tables = operator_tables(rows)
         self._check_operators()
         self._layers = plan.stage_layers(model.num_layers)
@@ -397,7 +397,9 @@ class MeasuredCost:
         outside = {
             "raise": "is an error",
             "clip": "takes the nearest measured value, and is counted",
-            "extrapolate": "is extrapolated in a straight line, and counted",
+            "extrapolate": (
+                "goes on at the last rate (attention: in a straight line, long chunks in pieces), and is counted"
+            ),
         }
         lines.append(f"a shape outside what was measured {outside[self._outside]}")
         return tuple(lines)
@@ -430,23 +432,33 @@ def _of_tp(table: pd.DataFrame, tp: int, where: str) -> pd.DataFrame:
     return table[table["tp"] == tp]
 
 
-def _check_subject(table: pd.DataFrame, model: ModelSpec, accelerator: Accelerator, where: str) -> None:
-    """Raise if the measurements are of another model's shapes or of another accelerator."""
-    from hardware_profiles import load_accelerator
-
+def _check_subject(table: pd.DataFrame, model: ModelSpec, where: str) -> None:
+    """Raise if the measurements are of another model's shapes, or of several machines."""
     measured = one_value(table, "model", where)
     if measured is None:
         raise InputError(f"{where}: names no model; a measured cost needs the layers of one")
     if not _same_shapes(measured, model):
         raise InputError(f"{where}: was measured for {measured}, whose shapes are not those of {model.name}")
-    hardware = one_value(table, "hardware", where)
-    assert hardware is not None  # a required column
-    try:
-        known = load_accelerator(hardware).name
-    except ValueError:
-        return  # a machine without a profile of ours
-    if known != accelerator.name:
-        raise InputError(f"{where}: was measured on {known}, and the pool has {accelerator.name}; choose that one")
+    one_value(table, "hardware", where)
+
+
+def check_hardware(rows: pd.DataFrame, accelerator: Accelerator, where: str) -> None:
+    """Raise if some of the measurements are of another accelerator; machines without a profile of ours pass.
+
+    Raises
+    ------
+    InputError
+        Naming both.
+    """
+    from hardware_profiles import load_accelerator
+
+    for name in sorted(set(rows["hardware"])):
+        try:
+            known = load_accelerator(name).name
+        except ValueError:
+            continue
+        if known != accelerator.name:
+            raise InputError(f"{where}: was measured on {known}, and the pool has {accelerator.name}; choose that one")
 
 
 def _same_shapes(measured: str, model: ModelSpec) -> bool:

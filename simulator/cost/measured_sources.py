@@ -12,10 +12,9 @@ import pandas as pd
 from simulator.calibration.load import load_measurements
 from simulator.cost.fitted_kernels import unmeasured
 from simulator.cost.graphs import NO_GRAPHS, CudaGraphs
-from simulator.cost.links import stage_link
-from simulator.cost.measured import MeasuredCost
+from simulator.cost.measured import MeasuredCost, check_hardware
 from simulator.cost.operator_cost import OperatorCost
-from simulator.cost.roofline import kernel_shapes, widened
+from simulator.cost.roofline import kernel_shapes
 from simulator.cost.table_kernels import TableKernels
 from simulator.errors import InputError
 from simulator.models.spec import ModelSpec
@@ -72,7 +71,7 @@ def measured_cost(
             outside=outside,
             where=where,
         )
-    _check_hardware(rows, accelerator, where)
+    check_hardware(rows, accelerator, where)
     if outside != "extrapolate":
         raise InputError(f"{where}: outside={outside!r} needs a layer profile; kernel tables are extrapolated")
     shapes = kernel_shapes(
@@ -89,8 +88,6 @@ def measured_cost(
         TableKernels(rows, shapes, unmeasured(shapes)),
         host_overhead_s=host_overhead_s,
         graphs=graphs,
-        stage_link=stage_link(accelerator, node, plan.gpus) if plan.pp > 1 else None,
-        notes=widened(shapes),
     )
 
 
@@ -104,15 +101,3 @@ def _stamp(path: str) -> int:
 def _loaded(profiles: tuple[tuple[str, int], ...]) -> pd.DataFrame:
     """Read measurements; kept, as many runs of one process mostly use the same. Nobody writes into the table."""
     return pd.concat([load_measurements(path) for path, _ in profiles], ignore_index=True)
-
-
-def _check_hardware(rows: pd.DataFrame, accelerator: Accelerator, where: str) -> None:
-    from hardware_profiles import load_accelerator
-
-    for name in sorted(set(rows["hardware"])):
-        try:
-            known = load_accelerator(name).name
-        except ValueError:
-            continue  # a machine without a profile of ours
-        if known != accelerator.name:
-            raise InputError(f"{where}: was measured on {known}, and the pool has {accelerator.name}; choose that one")

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from simulator.cost.attention import window_pairs, window_pairs_run
 from simulator.cost.efficiency import SAMPLER_BYTES_PER_LOGIT
 from simulator.cost.graphs import NO_GRAPHS, CudaGraphs
-from simulator.cost.kernels import Floats, Kernels, KernelShapes
-from simulator.cost.links import P2P_LATENCY_S, CollectiveLink
+from simulator.cost.kernels import Floats, Kernels, KernelShapes, widened
+from simulator.cost.links import P2P_LATENCY_S
 from simulator.cost.operators import OperatorTimes, idle_experts
 from simulator.cost.shape import BatchShape
 from simulator.errors import InputError
@@ -40,10 +40,6 @@ class OperatorCost:
         Seconds a step that the accelerators wait for the host.
     graphs
         How steps are padded.
-    stage_link
-        Link between pipeline stages; None for one stage.
-    notes
-        Further lines of ``sources``.
 
     Raises
     ------
@@ -58,8 +54,6 @@ class OperatorCost:
         *,
         host_overhead_s: float,
         graphs: CudaGraphs = NO_GRAPHS,
-        stage_link: CollectiveLink | None = None,
-        notes: tuple[str, ...] = (),
     ) -> None:
         if not host_overhead_s >= 0:
             raise InputError(f"host_overhead_s must be at least 0, got {host_overhead_s}")
@@ -71,7 +65,7 @@ class OperatorCost:
         self._model = model
         self._host_overhead_s = host_overhead_s
         self._graphs = graphs
-        self._stage_link = stage_link
+        self._stage_link = shapes.stage_link
         self._layers = plan.stage_layers(model.num_layers)
         self._window = model.sliding_window if model.num_sliding_layers else None
         sliding = [sum(map(model.is_sliding_layer, layers)) if self._window else 0 for layers in self._layers]
@@ -88,7 +82,7 @@ class OperatorCost:
         self._rare_rows: dict[int, float] = {}
         self._make_tables(_FIRST_TABLE)
         self._head_s = self._head_row_s(np.arange(_FIRST_TABLE, dtype=np.float64)).tolist()
-        self._sources = (*kernels.sources, *self._describe(), *notes)
+        self._sources = (*kernels.sources, *self._describe(), *widened(shapes))
 
     @property
     def substitutions(self) -> dict[str, int]:

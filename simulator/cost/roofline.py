@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from simulator.cost.efficiency import DEFAULT_EFFICIENCY, DEFAULT_HOST_OVERHEAD_S, Efficiency
 from simulator.cost.graphs import NO_GRAPHS, CudaGraphs
-from simulator.cost.kernels import KernelShapes, RooflineKernels, check_activation_dtype, math_dtype
+from simulator.cost.kernels import KernelShapes, RooflineKernels, check_activation_dtype
 from simulator.cost.links import stage_link, tensor_link
 from simulator.cost.operator_cost import OperatorCost
 from simulator.errors import InputError
@@ -68,6 +68,7 @@ def kernel_shapes(
         activation_dtype=activation,
         kv_dtype=canonical_dtype(kv_dtype or activation, f"KV cache of {model.name}"),
         link=tensor_link(accelerator, node, plan.tp) if plan.tp > 1 else None,
+        stage_link=stage_link(accelerator, node, plan.gpus) if plan.pp > 1 else None,
     )
 
 
@@ -111,16 +112,4 @@ def roofline_cost(
         RooflineKernels(shapes, efficiency),
         host_overhead_s=DEFAULT_HOST_OVERHEAD_S if host_overhead_s is None else host_overhead_s,
         graphs=graphs,
-        stage_link=stage_link(accelerator, node, shapes.plan.gpus) if shapes.plan.pp > 1 else None,
-        notes=widened(shapes),
-    )
-
-
-def widened(shapes: KernelShapes) -> tuple[str, ...]:
-    """Return lines on formats that the accelerator cannot multiply in."""
-    narrow = {name for name in shapes.formats.values() if WEIGHT_FORMATS[name].element_bits < 16}
-    return tuple(
-        f"{name} weights: products computed in {shapes.activation_dtype}"
-        for name in sorted(narrow)
-        if math_dtype(shapes.accelerator, name, shapes.activation_dtype) == shapes.activation_dtype
     )

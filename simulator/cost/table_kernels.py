@@ -41,6 +41,10 @@ DEFAULT_ROUTING = "power_law_1.2"
 """Which measured distribution of tokens over experts stands for traffic: a power law of exponent 1.2, the more skewed
 of the two that AIConfigurator measures (an assumption; its own default for most models)."""
 
+LEAST_UNQUANTISED = 0.5
+"""Share of a product's time that is left at least when the quantisation of its input is taken off, which was measured
+apart from it and may have come out longer: a choice."""
+
 
 class TableKernels:
     """Kernel times of one model on one rank, measured where they were.
@@ -150,7 +154,7 @@ class TableKernels:
         if part.empty:
             return points, times
         self._note("quantize", part, ", taken off products in fp8 per tensor: engines fuse it")
-        return points, np.maximum(times - curve(*_by_tokens(part), points, hold=False), 0.5 * times)
+        return points, np.maximum(times - curve(*_by_tokens(part), points, hold=False), LEAST_UNQUANTISED * times)
 
     # ----------------------------------------------------------------------------------------------- attention
 

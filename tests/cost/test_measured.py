@@ -335,3 +335,10 @@ def test_a_chunk_of_more_tokens_than_measured_goes_on_in_pieces(table):
     assert found.one(whole) == pytest.approx(sum(pieces))
     assert found.run(whole, np.arange(1))[0] == found.one(whole)
     assert found.substitutions == {f"attention: prefill chunk above what was measured ({most:g})": 3}
+
+
+def test_collectives_of_another_machine_are_refused(table):
+    made = {"software": "nccl", "software_version": "2", "date": "2026-01-01", "source": "x", "hardware": "h200"}
+    other = frame({**made, "operator": "all_reduce", "message_bytes": [1, 2], "ranks": 2, "time_s": 1e-5}, 2)
+    with pytest.raises(InputError, match="was measured on h200, and the pool has rtx-pro-6000"):
+        MeasuredCost(LLAMA, GPU, pd.concat([table, other], ignore_index=True), ParallelPlan(2))

@@ -15,14 +15,13 @@ import pandas as pd
 from hardware_profiles import Accelerator
 from simulator.calibration.fitting.forms import FORMS, UNLIMITED, Axes, Columns, windowed_axes
 from simulator.calibration.fitting.lattice import Floats
+from simulator.cost.collectives import preferred_kernel
+from simulator.cost.table_kernels import LEAST_UNQUANTISED
 from simulator.models.spec import ModelSpec
 from simulator.sharding import Matrix, attention_matrices, mlp_matrices, rank_heads, rank_kv_heads, rank_vocab, share
 
 ROUTINGS = ("power_law_1.2", "balanced")
 """Measured distributions of tokens over experts that are fitted, the one that stands for traffic first."""
-
-_NARROW = ("int8", "fp8")
-"""Datatypes that hidden states are not exchanged in."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ def _of_table(table: pd.DataFrame) -> Iterator[Family]:
                     if len(routed):
                         yield _family(operator, {"weight_dtype": str(form), "routing": routing}, routed)
         elif operator in ("all_reduce", "all_gather", "reduce_scatter", "all_to_all"):
-            part = _engine_kernel(rows[~rows["dtype"].isin(_NARROW)])
+            part = preferred_kernel(rows)
             if len(part):
                 yield _family(operator, {}, part)
         elif operator == "elementwise":
@@ -145,20 +144,7 @@ def _unquantised(rows: pd.DataFrame, quantize: pd.DataFrame | None) -> Floats:
     dynamic = quantize[quantize["kernel"].fillna("").str.startswith("dynamic")]
     alone = dynamic.groupby(["tokens", "k"])["time_s"].median().rename("alone").reset_index()
     taken = rows[["tokens", "k"]].merge(alone, how="left", on=["tokens", "k"])["alone"].fillna(0.0)
-    return np.asarray(np.maximum(times - taken.to_numpy(dtype=np.float64), 0.5 * times))
-
-
-def _engine_kernel(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of one kernel: an engine's own before NCCL's, in a CUDA graph before others."""
-    kernels = {str(name) for name in rows["kernel"].dropna()}
-    if not kernels:
-        return rows
-
-    def rank(name: str) -> tuple[bool, bool, str]:
-        lowered = name.lower()
-        return "nccl" in lowered, "graph" not in lowered, name
-
-    return rows[rows["kernel"] == min(kernels, key=rank)]
+    return np.asarray(np.maximum(times - taken.to_numpy(dtype=np.float64), LEAST_UNQUANTISED * times))
 
 
 # ---------------------------------------------------------------------------------------------------- layer profiles

@@ -1,7 +1,8 @@
 """Attention of one layer on one rank: seconds from the sums that a batch shape has.
 
-Each function stands twice, on numbers for one step and on arrays for a run of steps; both do the same floating-point
-operations in the same order, so that a run equals its steps to the last bit. Counts of tokens are exact integers.
+Decodes are a curve over the tokens that they attend to, one for each number of decodes. For chunks each function stands
+twice, on numbers for one step and on arrays for a run of steps; both do the same floating-point operations in the same
+order, so that a run equals its steps to the last bit. Counts of tokens are exact integers.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simulator.cost.efficiency import Efficiency
+from simulator.cost.piecewise import Piecewise
 from simulator.models.spec import ModelSpec
 from simulator.sharding import kv_elements_per_token_layer, rank_heads, rank_kv_heads
 
@@ -23,12 +25,8 @@ Floats = npt.NDArray[np.float64]
 class Attention(Protocol):
     """Seconds of one layer's attention on one rank, its decodes and its chunks apart."""
 
-    def decode_s(self, attended: int, decodes: int) -> float:
-        """Return the seconds of decodes that attend to so many tokens altogether."""
-        ...
-
-    def decode_run_s(self, attended: Ints, decodes: int) -> Floats:
-        """Return the same for each step of a run."""
+    def decode(self, decodes: int) -> Piecewise:
+        """Return the seconds of so many decodes, at least 1, over the tokens that they attend to altogether."""
         ...
 
     def prefill_s(self, chunks: int, new: int, cached: int, pairs: int, context: int) -> float:
@@ -82,17 +80,14 @@ class RooflineAttention:
     expand_flops_s: float = 0.0
     expand_bytes_s: float = 0.0
 
-    def decode_s(self, attended: int, decodes: int) -> float:
-        """Return the seconds of the decodes of one step."""
-        arithmetic = attended * self.decode_flops_s
-        memory = attended * self.decode_bytes_s + decodes * self.decode_row_s
-        return self.latency_s + (arithmetic if arithmetic > memory else memory)
-
-    def decode_run_s(self, attended: Ints, decodes: int) -> Floats:
-        """Return the same for each step of a run."""
-        arithmetic = attended * self.decode_flops_s
-        memory = attended * self.decode_bytes_s + decodes * self.decode_row_s
-        return np.asarray(self.latency_s + np.maximum(arithmetic, memory))
+    def decode(self, decodes: int) -> Piecewise:
+        """Return the seconds of so many decodes: memory first, arithmetic from where that takes longer."""
+        rows = decodes * self.decode_row_s
+        memory, arithmetic = (self.latency_s + rows, self.decode_bytes_s), (self.latency_s, self.decode_flops_s)
+        if self.decode_flops_s <= self.decode_bytes_s:
+            return Piecewise([], memory[:1], memory[1:])
+        equal = rows / (self.decode_flops_s - self.decode_bytes_s)
+        return Piecewise([equal], *zip(memory, arithmetic, strict=True))
 
     def prefill_s(self, chunks: int, new: int, cached: int, pairs: int, context: int) -> float:
         """Return the seconds of the prefill chunks of one step."""

@@ -56,6 +56,10 @@ class ConstantCost:
         """Durations of ``k`` steps."""
         return np.full(k, self._step_ns, dtype=np.int64)
 
+    def few_ns(self, shape: BatchShape, k: int) -> list[int]:
+        """Durations of a few steps."""
+        return [self._step_ns] * k
+
     def stage_ns(self, shape: BatchShape) -> list[int]:
         """Time in each stage; they add up to a step."""
         return list(self._stage_ns)

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hardware_profiles.fits import FittedProfile, OperatorFit, list_fits, load_fits
-from simulator.calibration.fitting.forms import FORMS, UNLIMITED, Columns
-from simulator.calibration.fitting.profile import seconds
+from simulator.calibration.fitting.forms import FORMS, UNLIMITED, Columns, seconds
 from simulator.cost.attention import Attention
 from simulator.cost.efficiency import DEFAULT_EFFICIENCY, DEFAULT_HOST_OVERHEAD_S
 from simulator.cost.graphs import NO_GRAPHS, CudaGraphs

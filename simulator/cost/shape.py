@@ -70,7 +70,8 @@ class CostModel(Protocol):
     Durations are whole nanoseconds, at least 1, rounded half to even from seconds. A run of k steps is a batch whose
     composition stays: in its step i (from 0) every decode attends to i tokens more and every chunk has i times its own
     new tokens more in the cache. ``run_ns(shape, k)[i]`` equals ``step_ns`` of the shape advanced i times, to the last
-    bit; both paths must therefore use the same floating-point operations in the same order.
+    bit; both paths must therefore use the same floating-point operations in the same order. ``few_ns`` is ``run_ns`` for
+    a few steps: below some 40 a list of numbers is made and read more quickly than an array.
     """
 
     @property
@@ -84,6 +85,10 @@ class CostModel(Protocol):
 
     def run_ns(self, shape: BatchShape, k: int) -> npt.NDArray[np.int64]:
         """Durations of the next ``k`` steps of a stable composition, shape ``(k,)``."""
+        ...
+
+    def few_ns(self, shape: BatchShape, k: int) -> list[int]:
+        """Return the durations of the next ``k`` steps likewise, as a list."""
         ...
 
     def stage_ns(self, shape: BatchShape) -> list[int]:

@@ -12,86 +12,61 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from simulator.cost.attention import Attention, Ints
 from simulator.cost.kernels import Floats
-from simulator.cost.tables import Axis
+from simulator.cost.piecewise import Piecewise
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BEYOND_CHUNKS = "prefill attention: more or longer chunks than measured"
+"""What is counted in ``substitutions``."""
 
 
 class Surface:
     """Seconds over (count, size): a piecewise linear curve over size for each measured count, linear between counts.
 
-    Counts need not have been measured at the same sizes.
+    Counts need not have been measured at the same sizes. ``max_count`` and ``max_size`` bound what was measured.
     """
 
     def __init__(self, counts: Floats, sizes: Floats, times: Floats) -> None:
-        measured = sorted({float(count) for count in counts})
-        axis = Axis.of(measured)
-        self._counts, self._count_scale = axis.values, axis.scale
-        self.max_count = measured[-1]
-        self._curves = []
-        for count in measured:
+        self._counts = sorted({float(count) for count in counts})
+        self.max_count, self.max_size = self._counts[-1], float(sizes.max())
+        self._points: list[Floats] = []
+        self._measured: list[Piecewise] = []
+        for count in self._counts:
             here = counts == count
             order = np.argsort(sizes[here], kind="stable")
-            points = Axis.of(sizes[here].tolist())
-            values = times[here][order]
-            if points.single:
-                values = np.repeat(values, 2)
-            self._curves.append(_Curve(points, values))
-        if axis.single:
-            self._curves.append(self._curves[0])
-        self.max_size = float(sizes.max())
+            points, values = sizes[here][order], times[here][order]
+            last = (values[-1] - values[-2]) / (points[-1] - points[-2]) if len(points) > 1 else 0.0
+            self._points.append(points)
+            self._measured.append(Piecewise.through(points, values, float(last), self.max_size))
+        self._curves: dict[int, Piecewise] = {}
 
-    def _interval(self, count: float) -> tuple[int, float]:
-        index = bisect_right(self._counts, count, 1, len(self._counts) - 1) - 1
-        weight = (count - self._counts[index]) * self._count_scale[index]
-        return index, weight if weight > 0.0 else 0.0
+    def curve(self, count: int) -> Piecewise:
+        """Return the seconds over the sum of the sizes of so many. Made once for each count, and kept."""
+        found = self._curves.get(count)
+        if found is None:
+            found = self._curves[count] = self._between(float(count))
+        return found
 
-    def one(self, count: int, size: float) -> float:
-        """Return the seconds of one point."""
-        index, weight = self._interval(count)
-        low = self._curves[index].one(size)
-        if weight == 0.0:
-            return low
-        return low + (self._curves[index + 1].one(size) - low) * weight
-
-    def many(self, count: int, sizes: Floats) -> Floats:
-        """Return the seconds of points that have the count in common."""
-        index, weight = self._interval(count)
-        low = self._curves[index].many(sizes)
-        if weight == 0.0:
-            return low
-        return np.asarray(low + (self._curves[index + 1].many(sizes) - low) * weight)
-
-
-class _Curve:
-    """Piecewise linear seconds over size; numbers and arrays go through the same operations."""
-
-    __slots__ = ("_array_points", "_array_scale", "_array_values", "_inner", "_last", "_points", "_scale", "_values")
-
-    def __init__(self, axis: Axis, values: Floats) -> None:
-        self._points, self._scale, self._values = axis.values, axis.scale, values.tolist()
-        self._last = len(axis.values) - 1
-        self._array_points, self._array_scale, self._array_values = np.array(axis.values), np.array(axis.scale), values
-        self._inner = self._array_points[1 : self._last]
-
-    def one(self, size: float) -> float:
-        at = bisect_right(self._points, size, 1, self._last) - 1
-        weight = (size - self._points[at]) * self._scale[at]
-        if weight < 0.0:
-            weight = 0.0
-        low = self._values[at]
-        seconds: float = low + (self._values[at + 1] - low) * weight
-        return seconds
-
-    def many(self, sizes: Floats) -> Floats:
-        at = self._inner.searchsorted(sizes, side="right")
-        weight = np.maximum((sizes - self._array_points[at]) * self._array_scale[at], 0.0)
-        low = self._array_values[at]
-        return np.asarray(low + (self._array_values[at + 1] - low) * weight)
+    def _between(self, count: float) -> Piecewise:
+        at = bisect_right(self._counts, count, 1, max(1, len(self._counts) - 1)) - 1
+        low, points = self._measured[at], self._points[at]
+        values, slope = low.values_and_slope(points)
+        if at + 1 < len(self._counts) and count > self._counts[at]:
+            points = np.union1d(points, self._points[at + 1])
+            values, slope = low.values_and_slope(points)
+            high, high_slope = self._measured[at + 1].values_and_slope(points)
+            weight = (count - self._counts[at]) / (self._counts[at + 1] - self._counts[at])
+            values = values + (high - values) * weight
+            slope += (high_slope - slope) * weight
+        measured_to = self.max_size * count if count <= self.max_count else 0.0
+        return Piecewise.through(points * count, values, slope / count, measured_to)
 
 
 class TableAttention:
@@ -113,45 +88,29 @@ class TableAttention:
         self._decode, self._prefill, self._estimate = decode, prefill, estimate
         self._substitutions = substitutions
 
-    def decode_s(self, attended: int, decodes: int) -> float:
-        """Return the seconds of the decodes of one step."""
-        table = self._decode
-        if table is None:
-            return self._estimate.decode_s(attended, decodes)
-        kv = attended / decodes
-        if decodes > table.max_count or kv > table.max_size:
-            self._substitutions["decode attention: more or longer decodes than measured"] += 1
-        return table.one(decodes, kv)
-
-    def decode_run_s(self, attended: Ints, decodes: int) -> Floats:
-        """Return the same for each step of a run."""
-        table = self._decode
-        if table is None:
-            return self._estimate.decode_run_s(attended, decodes)
-        kv = attended / decodes
-        if decodes > table.max_count or kv[-1] > table.max_size:
-            self._substitutions["decode attention: more or longer decodes than measured"] += len(kv)
-        return table.many(decodes, kv)
+    def decode(self, decodes: int) -> Piecewise:
+        """Return the seconds of so many decodes over the tokens that they attend to."""
+        return self._estimate.decode(decodes) if self._decode is None else self._decode.curve(decodes)
 
     def prefill_s(self, chunks: int, new: int, cached: int, pairs: int, context: int) -> float:
         """Return the seconds of the chunks of one step."""
         table = self._prefill
         if table is None:
             return self._estimate.prefill_s(chunks, new, cached, pairs, context)
-        mean = pairs / chunks
-        if chunks > table.max_count or mean > table.max_size:
-            self._substitutions["prefill attention: more or longer chunks than measured"] += 1
-        return table.one(chunks, mean)
+        curve = table.curve(chunks)
+        if pairs > curve.measured_to:
+            self._substitutions[BEYOND_CHUNKS] += 1
+        return curve.at(pairs)
 
     def prefill_run_s(self, chunks: int, new: int, cached: Ints, pairs: Ints, context: Ints) -> Floats:
         """Return the same for each step of a run."""
         table = self._prefill
         if table is None:
             return self._estimate.prefill_run_s(chunks, new, cached, pairs, context)
-        mean = pairs / chunks
-        if chunks > table.max_count or mean[-1] > table.max_size:
-            self._substitutions["prefill attention: more or longer chunks than measured"] += len(mean)
-        return table.many(chunks, mean)
+        curve = table.curve(chunks)
+        if pairs[-1] > curve.measured_to:
+            self._substitutions[BEYOND_CHUNKS] += int(np.count_nonzero(pairs > curve.measured_to))
+        return curve.many(pairs)
 
 
 class ChunkAttention(TableAttention):
@@ -180,19 +139,21 @@ class ChunkAttention(TableAttention):
         token_s: float,
     ) -> None:
         super().__init__(decode, prefill, estimate, substitutions)
-        self._longest, self._token_s = longest, token_s
+        self._longest_row, self._token_s = longest.curve(1), token_s
 
     def prefill_s(self, chunks: int, new: int, cached: int, pairs: int, context: int) -> float:
         """Return the seconds of the chunks of one step."""
         seconds = super().prefill_s(chunks, new, cached, pairs, context)
-        row = self._longest.one(1, context / chunks)
+        row = self._longest_row.at(context / chunks)
+        if row > seconds:
+            seconds = row
         read = context * self._token_s
-        return max(seconds, row, read)
+        return read if read > seconds else seconds
 
     def prefill_run_s(self, chunks: int, new: int, cached: Ints, pairs: Ints, context: Ints) -> Floats:
         """Return the same for each step of a run."""
         seconds = super().prefill_run_s(chunks, new, cached, pairs, context)
-        row = self._longest.many(1, context / chunks)
+        row = self._longest_row.many(context / chunks)
         read = context * self._token_s
         return np.asarray(np.maximum(np.maximum(seconds, row), read))
 

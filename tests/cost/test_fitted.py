@@ -117,7 +117,7 @@ def test_attention_is_never_faster_than_memory() -> None:
         attention = kernels(accelerator).attention
         for decodes, kv in ((1, 100), (8, 1000), (16, 2048), (100, 5000), (1000, 100_000)):
             read = decodes * kv * 2 * 8 * 128 * 2 / accelerator.memory_bandwidth
-            assert attention.decode_s(decodes * kv, decodes) >= 0.999 * read, name
+            assert attention.decode(decodes).at(decodes * kv) >= 0.999 * read, name
 
 
 def test_a_short_chunk_takes_as_long_as_its_context_is() -> None:

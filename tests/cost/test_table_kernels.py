@@ -86,7 +86,7 @@ def test_what_was_not_measured_is_the_estimates_and_is_said():
     found = TableKernels(gemm(6144, 4096, {1: 1e-6, 2: 2e-6}, "int8"), shapes, estimate)
     matrix, tokens = Matrix("qkv", 4096, 6144), np.array([1.0, 100.0])
     assert found.gemm(matrix, tokens) == pytest.approx(estimate.gemm(matrix, tokens))
-    assert found.attention.decode_s(1000, 2) == estimate.attention.decode_s(1000, 2)
+    assert found.attention.decode(2).at(1000) == estimate.attention.decode(2).at(1000)
     lines = "\n".join(found.sources)
     assert "not measured, a fit or an estimate in its place: products with bf16 weights" in lines
     assert "decode_attention with 32 heads, 8 key-value heads of 128, KV in bf16" in lines
@@ -102,8 +102,8 @@ def test_decodes_are_looked_up_by_number_and_mean_context():
         **shape,
     )
     attention = kernels(table).attention
-    assert attention.decode_s(200, 1) == pytest.approx(20e-6)
-    assert attention.decode_s(2 * 200, 2) == pytest.approx((20e-6 + 50e-6) / 2)
+    assert attention.decode(1).at(200) == pytest.approx(20e-6)
+    assert attention.decode(2).at(2 * 200) == pytest.approx((20e-6 + 50e-6) / 2)
 
 
 def test_chunks_are_looked_up_by_pairs():
@@ -111,7 +111,7 @@ def test_chunks_are_looked_up_by_pairs():
     surface = prefill_surface(table, None)
     assert surface is not None
     # 2 new tokens after 4 cached attend to 5 + 6 = 11 pairs; 3 fresh ones to 6, 7 fresh ones to 28.
-    assert surface.one(1, 11.0) == pytest.approx(11e-6)
+    assert surface.curve(1).at(1 * 11.0) == pytest.approx(11e-6)
 
 
 def test_experts_by_their_sizes_layout_and_routing():
@@ -242,11 +242,11 @@ def test_tables_of_another_accelerator_are_refused(whole, tmp_path):
 
 def test_a_surface_holds_below_its_first_point_and_goes_on_beyond_its_last():
     surface = Surface(np.array([2.0, 2.0, 4.0, 4.0]), np.array([10.0, 20.0] * 2), np.array([1.0, 2.0, 3.0, 6.0]))
-    assert surface.one(2, 5.0) == 1.0
-    assert surface.one(1, 10.0) == 1.0
-    assert surface.one(2, 30.0) == 3.0
-    assert surface.one(6, 20.0) == 10.0
-    assert surface.many(3, np.array([10.0, 15.0, 40.0])).tolist() == [surface.one(3, x) for x in (10.0, 15.0, 40.0)]
+    assert surface.curve(2).at(2 * 5.0) == 1.0
+    assert surface.curve(1).at(1 * 10.0) == 1.0
+    assert surface.curve(2).at(2 * 30.0) == 3.0
+    assert surface.curve(6).at(6 * 20.0) == 10.0
+    assert surface.curve(3).many(np.array([30, 45, 120])).tolist() == [surface.curve(3).at(x) for x in (30, 45, 120)]
 
 
 def test_a_short_chunk_takes_as_long_as_its_context_is_for_one_head():

@@ -49,6 +49,10 @@ class LinearCost:
     def run_ns(self, shape: BatchShape, k: int) -> npt.NDArray[np.int64]:
         return np.array([self._at(shape, i) for i in range(k)], dtype=np.int64)
 
+    def few_ns(self, shape: BatchShape, k: int) -> list[int]:
+        durations: list[int] = self.run_ns(shape, k).tolist()
+        return durations
+
     def stage_ns(self, shape: BatchShape) -> list[int]:
         return [self._at(shape, 0)] * self.stages
 

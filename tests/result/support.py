@@ -52,6 +52,10 @@ class ConstantCost:
     def run_ns(self, shape: BatchShape, k: int) -> npt.NDArray[np.int64]:
         return np.full(k, self.step, dtype=np.int64)
 
+    def few_ns(self, shape: BatchShape, k: int) -> list[int]:
+        durations: list[int] = self.run_ns(shape, k).tolist()
+        return durations
+
     def stage_ns(self, shape: BatchShape) -> list[int]:
         return [self.step] * self.stages
 

@@ -12,9 +12,9 @@ import pytest
 from hardware_profiles import ProfileError, list_fits, load_accelerator, load_fits
 from hardware_profiles.fits import Grid
 from simulator.calibration.fitting.families import families
-from simulator.calibration.fitting.forms import FORMS, latency_s
+from simulator.calibration.fitting.forms import FORMS, latency_s, seconds
 from simulator.calibration.fitting.lattice import corners, evaluate, octaves
-from simulator.calibration.fitting.profile import fit_family, fit_profile, held_out, seconds
+from simulator.calibration.fitting.profile import fit_family, fit_profile, held_out
 from simulator.calibration.fitting.solving import solve
 from simulator.calibration.fitting.writing import profile_text, write_profile
 from simulator.calibration.load import load_measurements

@@ -15,7 +15,8 @@ from types import MappingProxyType
 import numpy as np
 
 from hardware_profiles import Accelerator
-from simulator.calibration.fitting.lattice import Floats
+from hardware_profiles.fits import Grid
+from simulator.calibration.fitting.lattice import Floats, evaluate
 
 Columns = Mapping[str, Floats]
 Axes = Mapping[str, tuple[float, ...]]
@@ -105,6 +106,14 @@ class Form:
     axes: Axes
     padding_axes: Axes = field(default_factory=dict)
     bend: float = 1.0
+
+
+def seconds(work: Work, ratios: Grid, padding: Grid | None) -> Floats:
+    """Return the fitted times of shapes: never below the bound."""
+    ratio = evaluate(ratios, work.axes)
+    if padding is not None and work.padding is not None:
+        ratio = ratio + work.padding * evaluate(padding, work.axes)
+    return np.maximum(work.bound_s, work.base_s * ratio)
 
 
 def latency_s(operator: str) -> float:

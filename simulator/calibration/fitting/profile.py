@@ -12,8 +12,8 @@ import pandas as pd
 from hardware_profiles import Accelerator
 from hardware_profiles.fits import FittedProfile, Grid, OperatorFit
 from simulator.calibration.fitting.families import Family, families
-from simulator.calibration.fitting.forms import FORMS, Axes, Columns, Work, latency_s
-from simulator.calibration.fitting.lattice import Floats, evaluate
+from simulator.calibration.fitting.forms import FORMS, Axes, Columns, Work, latency_s, seconds
+from simulator.calibration.fitting.lattice import Floats
 from simulator.calibration.fitting.solving import solve
 from simulator.errors import InputError
 
@@ -159,14 +159,6 @@ def _reached(axes: Axes, columns: Columns) -> Axes:
         ]
         kept[name] = tuple(inside)
     return kept
-
-
-def seconds(work: Work, ratios: Grid, padding: Grid | None) -> Floats:
-    """Return the fitted times of shapes: never below the bound."""
-    ratio = evaluate(ratios, work.axes)
-    if padding is not None and work.padding is not None:
-        ratio = ratio + work.padding * evaluate(padding, work.axes)
-    return np.maximum(work.bound_s, work.base_s * ratio)
 
 
 def _package(source: str) -> str:

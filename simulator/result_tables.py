@@ -17,6 +17,7 @@ import numpy.typing as npt
 from simulator.engine.clock import NS_PER_S
 from simulator.engine.recorder import Outcome
 from simulator.metrics import OUTCOMES, Ints, Rows
+from workloads.arrow import from_numpy, from_texts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,29 +107,33 @@ def requests_table(rows: Rows, class_names: Sequence[str], reasons: Mapping[int,
     names = list(dict.fromkeys(class_names))
     code_of_name = np.array([names.index(name) for name in class_names], dtype=np.int32)
     columns = {
-        "request_id": rows.row,
-        "arrival_s": rows.arrival / NS_PER_S,
+        "request_id": from_numpy(rows.row),
+        "arrival_s": from_numpy(rows.arrival / NS_PER_S),
         "queued_s": _seconds(rows.queued),
         "scheduled_s": _seconds(rows.scheduled),
         "first_token_s": _seconds(rows.first),
         "last_token_s": _seconds(rows.last),
-        "prompt_tokens": rows.prompt,
-        "output_tokens": rows.output.astype(np.int64),
-        "cached_tokens": pa.array(rows.cached.astype(np.int64), mask=rows.scheduled < 0),
-        "preemptions": rows.preemptions.astype(np.int64),
+        "prompt_tokens": from_numpy(rows.prompt),
+        "output_tokens": from_numpy(rows.output.astype(np.int64)),
+        "cached_tokens": from_numpy(rows.cached.astype(np.int64), rows.scheduled >= 0),
+        "preemptions": from_numpy(rows.preemptions.astype(np.int64)),
         "itl_max_s": _seconds(rows.itl_max),
-        "replica": pa.array(rows.replica, mask=rows.replica < 0),
-        "class": pa.DictionaryArray.from_arrays(code_of_name[rows.code], names),
-        "outcome": pa.DictionaryArray.from_arrays(rows.outcome.astype(np.int32), list(OUTCOMES.values())),
+        "replica": from_numpy(rows.replica, rows.replica >= 0),
+        "class": _categories(code_of_name[rows.code], names),
+        "outcome": _categories(rows.outcome.astype(np.int32), list(OUTCOMES.values())),
         "reason": _reason_column(rows, reasons),
     }
     return pa.table(columns, schema=schema("requests"))
 
 
 def _seconds(times_ns: Ints) -> pa.Array:
+    return from_numpy(times_ns / NS_PER_S, times_ns >= 0)
+
+
+def _categories(codes: npt.NDArray[np.int32], names: Sequence[str]) -> pa.DictionaryArray:
     import pyarrow as pa
 
-    return pa.array(times_ns / NS_PER_S, mask=times_ns < 0)
+    return pa.DictionaryArray.from_arrays(from_numpy(codes, codes >= 0), from_texts(names))
 
 
 def _reason_column(rows: Rows, reasons: Mapping[int, str]) -> pa.Array:
@@ -146,7 +151,9 @@ def _reason_column(rows: Rows, reasons: Mapping[int, str]) -> pa.Array:
         at = np.searchsorted(rows.row, np.fromiter(reasons.keys(), dtype=np.int64, count=len(reasons)))
         codes[at] = np.array(given, dtype=np.int32) + len(texts)
         texts += code_of_text
-    return pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes < 0), texts).cast(pa.string())
+    if (codes < 0).all():
+        return pa.nulls(len(codes), pa.string())  # as the cast, which imports all of Arrow's functions
+    return _categories(codes, texts).cast(pa.string())
 
 
 def timeseries_columns(
@@ -196,8 +203,9 @@ def timeseries_table(samples: Mapping[str, Ints], interval_ns: int, total_blocks
     """Return the table of the time series; parameters as of `timeseries_columns`."""
     import pyarrow as pa
 
-    columns: dict[str, Any] = dict(timeseries_columns(samples, interval_ns, total_blocks))
-    columns["power_w"] = pa.nulls(len(columns["t_s"]), pa.float64())
+    found = timeseries_columns(samples, interval_ns, total_blocks)
+    columns = {name: from_numpy(values) for name, values in found.items()}
+    columns["power_w"] = pa.nulls(len(found["t_s"]), pa.float64())
     return pa.table(columns, schema=schema("timeseries"))
 
 

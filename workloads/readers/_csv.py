@@ -11,7 +11,9 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
+from workloads.arrow import to_numpy
 from workloads.readers._base import NO_STAMP, Head, Table, digest, is_gzip, open_text, readable
 from workloads.trace import Categorical, Ragged, TraceError, did_you_mean
 
@@ -114,15 +116,19 @@ def _fast(head: Head, columns: Sequence[Column]) -> Table | None:
 
 def _plain(values: Any, kind: Kind, names: dict[str, int] | None) -> Any:
     if kind == "number":
-        return values.to_numpy(zero_copy_only=False)
+        return to_numpy(values, np.float64, np.nan)
     if kind == "stamp":
-        return values.cast("int64").to_numpy(zero_copy_only=False)
+        return to_numpy(values, np.int64, NO_STAMP)
     if kind == "list":
         return values.to_pylist()
-    known = names if names is not None else {}
-    codes = [-1 if not text else known.setdefault(text, len(known)) for text in (values.dictionary.to_pylist())]
-    indices = values.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-    return np.array([*codes, -1], np.int32)[indices]
+    return text_codes(values, {} if names is None else names)
+
+
+def text_codes(values: Any, names: dict[str, int]) -> npt.NDArray[np.int32]:
+    """Return the code of each text of an Arrow dictionary array, -1 for none; new texts are added to the names."""
+    codes = [-1 if not text else names.setdefault(text, len(names)) for text in values.dictionary.to_pylist()]
+    found: npt.NDArray[np.int32] = np.array([*codes, -1], np.int32)[to_numpy(values.indices, np.int32, -1)]
+    return found
 
 
 def _table(
@@ -137,13 +143,13 @@ def _table(
             table.stamps[column.name] = np.concatenate(blocks) if blocks else np.empty(0, np.int64)
         elif column.kind == "text":
             codes = np.concatenate(blocks) if blocks else np.empty(0, np.int32)
-            table.texts[column.name] = _in_order_of_appearance(codes, tuple(names[column.name]))
+            table.texts[column.name] = in_order_of_appearance(codes, tuple(names[column.name]))
         else:
             table.lists[column.name] = _lists([text for block in blocks for text in block], column.name, table)
     return table
 
 
-def _in_order_of_appearance(codes: Any, names: tuple[str, ...]) -> Categorical:
+def in_order_of_appearance(codes: npt.NDArray[np.int32], names: tuple[str, ...]) -> Categorical:
     """Renumber codes so that names come in the order in which rows first have them."""
     used, first = np.unique(codes, return_index=True)
     used = used[np.argsort(first)]

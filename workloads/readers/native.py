@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from workloads.arrow import to_numpy
 from workloads.readers._base import (
     DURATION,
     INTEGER,
@@ -25,9 +26,9 @@ from workloads.readers._base import (
     digest,
     readable,
 )
-from workloads.readers._csv import Column, missing_column, read_csv
+from workloads.readers._csv import Column, in_order_of_appearance, missing_column, read_csv, text_codes
 from workloads.streams import mix
-from workloads.trace import Categorical, Ragged, Trace, TraceError
+from workloads.trace import Floats, Ragged, Trace, TraceError
 
 REQUIRED = ("arrival_s", "prompt_tokens", "output_tokens")
 INTEGERS = ("session_id", "parent_id", "priority")
@@ -160,12 +161,15 @@ def _add_column(table: Table, column: Column, values: Any, pa: Any) -> None:
     if column.kind == "number":
         if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type) or pa.types.is_null(values.type)):
             raise TraceError(f"{table.path}: column {name!r} holds {values.type}, not numbers")
-        table.numbers[name] = values.cast(pa.float64(), safe=False).to_numpy()
+        table.numbers[name] = _floats(values, pa)
         if column.required:
             for row in np.flatnonzero(np.isnan(table.numbers[name])).tolist():
                 table.bad.setdefault(row, f"{name} is missing")
     elif column.kind == "text":
-        table.texts[name] = Categorical.of(text or "" for text in values.cast(pa.string()).to_pylist())
+        values = values.cast(pa.string()).dictionary_encode()
+        names: dict[str, int] = {}
+        codes = [text_codes(chunk, names) for chunk in values.chunks]
+        table.texts[name] = in_order_of_appearance(np.concatenate([np.empty(0, np.int32), *codes]), tuple(names))
     else:
         if not pa.types.is_list(values.type) and not pa.types.is_large_list(values.type):
             raise TraceError(f"{table.path}: column {name!r} holds {values.type}, not lists of whole numbers")
@@ -173,6 +177,15 @@ def _add_column(table: Table, column: Column, values: Any, pa: Any) -> None:
         lengths = joined.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
         offsets = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
         table.lists[name] = Ragged(offsets, joined.flatten().to_numpy(zero_copy_only=False))
+
+
+def _floats(values: Any, pa: Any) -> Floats:
+    """Return a column of numbers; whole numbers without nulls, as writers leave them, need none of Arrow's casts."""
+    whole = values.type == pa.int64() and not values.null_count
+    if not whole and values.type != pa.float64():
+        values = values.cast(pa.float64(), safe=False)
+    parts = [to_numpy(chunk, np.int64 if whole else np.float64, np.nan) for chunk in values.chunks]
+    return np.concatenate([np.empty(0), *parts])
 
 
 READER = Reader(

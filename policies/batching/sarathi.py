@@ -43,21 +43,24 @@ class Sarathi(BatchingPolicy):
 
     def compose(self, view: ReplicaView, plan: StepPlan) -> None:
         """Fill the step: decodes, running prompts, then waiting requests."""
-        budget = view.limits.max_num_batched_tokens
-        while plan.decode_shortfall():
-            plan.preempt(view.youngest)
+        limits = view.limits
+        left = limits.max_num_batched_tokens
         if view.num_decoding:
-            plan.decode_all()
+            while plan.decode_shortfall():
+                plan.preempt(view.youngest)
+            left -= plan.decode_all()
         for request in tuple(view.prefilling):
-            chunk = min(request.remaining_prefill, budget - plan.tokens)
+            chunk = min(request.remaining_prefill, left)
             if chunk <= 0 or not plan.prefill(request, chunk):
                 break
-        while view.waiting and plan.tokens < budget and view.num_running < view.limits.max_num_seqs:
+            left -= chunk
+        while left > 0 and view.waiting and view.num_running < limits.max_num_seqs:
             request = view.waiting.first
-            chunk = min(plan.uncached_tokens(request), budget - plan.tokens)
+            chunk = min(plan.uncached_tokens(request), left)
             keep_free = int(self.watermark * view.kv.total_blocks) if view.num_running else 0
             if not plan.prefill(request, chunk, reserve_tokens=request.remaining_prefill, keep_free_blocks=keep_free):
                 break
+            left -= chunk
 
     def stable_steps(self, view: ReplicaView, plan: StepPlan) -> int:
         """Return UNBOUNDED, but 1 where a chunk may cache blocks that let the first waiting request in."""

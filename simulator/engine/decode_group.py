@@ -2,20 +2,19 @@
 
 All members decode one token a step, so sums over them follow from a few running totals, and what happens to a single
 member (it ends, it outgrows a reservation or fills a sliding window) happens at a step that is known when it joins:
-those *milestones* stand in a heap. Gaps between tokens are the same for all members but those that joined since the
-last step (``fresh``); the largest gap of each member is found, when it leaves, in a stack of maxima.
+those *milestones* stand in a heap. Gaps between tokens are the same for all members but those whose last token came at
+another time than the group's (``fresh``, until their first step); the largest gap of each member is found, when it
+leaves, in a stack of maxima.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence as SequenceOf
 from heapq import heappop, heappush
 from itertools import count
 
-import numpy as np
-import numpy.typing as npt
-
-from simulator.engine.histogram import DurationHistogram
+from simulator.engine.histogram import DurationHistogram, Durations, longest_ns
 from simulator.engine.sequence import Sequence, State
 
 NEVER = 1 << 62
@@ -36,7 +35,7 @@ class DecodeGroup:
     growing
         Members that take a new KV block every ``block_size`` steps (the others live in a reservation).
     last_ns
-        When the last step ended: the last token of every member that isn't fresh.
+        When the last token came of every member that isn't fresh.
     """
 
     __slots__ = (
@@ -113,7 +112,13 @@ class DecodeGroup:
             near = step + ahead - self._block_size + 1
             heappush(self._milestones, (near, next(self._ties), _GROW, epoch, sequence))
         heappush(self._milestones, (step + remaining, next(self._ties), _END, epoch, sequence))
-        self.fresh[sequence] = None
+        if self.size == 1:
+            self.last_ns = sequence.last_token_ns
+        if sequence.last_token_ns == self.last_ns:
+            self.class_sizes[sequence.class_code] += 1
+            sequence.first_gap_step = step
+        else:
+            self.fresh[sequence] = None
 
     def leave(self, sequence: Sequence, held_blocks: int) -> int:
         """Let a member go, its own progress written back to it.
@@ -154,13 +159,12 @@ class DecodeGroup:
 
     def blocks_needed(self, first: int, steps: int) -> int:
         """Return the new KV blocks that ``steps`` steps need, beginning ``first`` steps from now."""
-        size = self._block_size
+        size, phases = self._block_size, self.phases
         cycles, rest = divmod(steps, size)
-        need = cycles * self.growing
-        phase = (self.step + first) % size
-        for at in range(phase, phase + rest):
-            need += self.phases[at % size]
-        return need
+        begin = (self.step + first) % size
+        end = begin + rest
+        need = sum(phases[begin:end]) if end <= size else sum(phases[begin:]) + sum(phases[: end - size])
+        return cycles * self.growing + need
 
     def steps_within(self, blocks: int, first: int, limit: int) -> int:
         """Return how many steps, beginning ``first`` steps from now, so many free blocks last; at most ``limit``."""
@@ -190,48 +194,63 @@ class DecodeGroup:
             heappop(milestones)
         return NEVER
 
-    def advance(
-        self, first_end_ns: int, end_ns: int, durations: npt.NDArray[np.int64] | None, steps: int
-    ) -> list[Sequence]:
-        """Note ``steps`` steps done; return the members that end with the last of them.
+    def advance(self, start_ns: int, end_ns: int, durations: Durations) -> SequenceOf[Sequence]:
+        """Note steps done, one right after the other; return the members that end with the last of them.
 
         Parameters
         ----------
-        first_end_ns, end_ns
-            When the first and the last of these steps ended.
+        start_ns, end_ns
+            When the first of these steps began, and the last ended.
         durations
-            Of each step in ns, shape (steps,); None for a single step.
+            Of each step in ns, shape (steps,), at least one.
         """
+        steps, begin = len(durations), self.step
+        first_end_ns = start_ns + int(durations[0])
         gap = first_end_ns - self.last_ns
-        settled = self.size - len(self.fresh)
-        if settled:
-            for histogram, members in zip(self._histograms, self.class_sizes, strict=True):
-                if members:
-                    histogram.add(gap, members)
-            self._push_gap(self.step, gap)
         if self.fresh:
-            for sequence in self.fresh:
-                own = first_end_ns - sequence.last_token_ns
-                self._histograms[sequence.class_code].add(own, 1)
-                if own > sequence.itl_max_ns:
-                    sequence.itl_max_ns = own
-                sequence.first_gap_step = self.step + 1
-                self.class_sizes[sequence.class_code] += 1
-            self.fresh.clear()
-        if durations is not None and steps > 1 and self.size:
-            rest = durations[1:]
-            for histogram, members in zip(self._histograms, self.class_sizes, strict=True):
-                if members:
-                    histogram.add_each(rest, members)
-            self._push_gap(self.step + steps - 1, int(rest.max()))
-        self.kv_sq += 2 * steps * self.kv + steps * steps * self.size
+            # Their first gaps are their own; from the second on they have everybody's.
+            if self.size > len(self.fresh):
+                self._count([gap])
+                self._push_gap(begin, gap)
+            self._settle(first_end_ns)
+            if steps > 1:
+                self._count(durations[1:])
+                self._push_gap(begin + 1, longest_ns(durations[1:]))
+        elif start_ns == self.last_ns:
+            self._count(durations)
+            self._push_gap(begin, longest_ns(durations))
+        else:
+            self._count([gap])
+            if steps > 1:
+                self._count(durations[1:])
+                gap = max(gap, longest_ns(durations[1:]))
+            self._push_gap(begin, gap)
+        self.kv_sq += steps * (2 * self.kv + steps * self.size)
         self.kv += steps * self.size
         self.window_kv += steps * self.window_growth
-        self.step += steps
+        self.step = begin + steps
         self.last_ns = end_ns
-        return self._pass_milestones()
+        return self._pass_milestones() if self._milestones[0][0] <= self.step else ()
+
+    def _count(self, gaps: Durations) -> None:
+        """Count gaps of every settled member."""
+        for histogram, members in zip(self._histograms, self.class_sizes, strict=True):
+            if members:
+                histogram.add_each(gaps, members)
+
+    def _settle(self, first_end_ns: int) -> None:
+        """Count the first gap of each fresh member, which has the others' from then on."""
+        for sequence in self.fresh:
+            own = first_end_ns - sequence.last_token_ns
+            self._histograms[sequence.class_code].add(own, 1)
+            if own > sequence.itl_max_ns:
+                sequence.itl_max_ns = own
+            sequence.first_gap_step = self.step + 1
+            self.class_sizes[sequence.class_code] += 1
+        self.fresh.clear()
 
     def _push_gap(self, step: int, gap: int) -> None:
+        """Note the largest gap of the steps from ``step`` to the next one noted."""
         steps, maxima = self._gap_steps, self._gap_maxima
         while maxima and maxima[-1] <= gap:
             maxima.pop()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+Durations: TypeAlias = "list[int] | npt.NDArray[np.int64]"
+"""Durations of steps in ns: numbers where they are few, an array where they are many."""
 
 _FLUSH_AT = 1 << 16
 _LOW_BITS = 20
@@ -27,6 +30,11 @@ def bin_edges() -> npt.NDArray[np.int64]:
 
 _EDGES_NS = bin_edges()
 _EDGES = _EDGES_NS.tolist()  # bisect on a list is quicker than NumPy for one value
+
+
+def longest_ns(durations_ns: Durations) -> int:
+    """Return the largest of at least one duration."""
+    return max(durations_ns) if isinstance(durations_ns, list) else int(durations_ns.max())
 
 
 class DurationHistogram:
@@ -64,8 +72,14 @@ class DurationHistogram:
         if len(self._gaps) >= _FLUSH_AT:
             self.flush()
 
-    def add_each(self, durations_ns: npt.NDArray[np.int64], count: int) -> None:
-        """Count each element ``count`` times. The array must not change afterwards."""
+    def add_each(self, durations_ns: Durations, count: int) -> None:
+        """Count each element ``count`` times. An array must not change afterwards."""
+        if isinstance(durations_ns, list):
+            self._gaps += durations_ns
+            self._counts += [count] * len(durations_ns)
+            if len(self._gaps) >= _FLUSH_AT:
+                self.flush()
+            return
         if len(durations_ns) >= _LONG:
             # Steps of a long run are nearly equal, and most often all in one bin: no need to look each of them up.
             least, most = int(durations_ns.min()), int(durations_ns.max())

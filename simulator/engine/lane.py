@@ -14,16 +14,18 @@ then. Requests end after a known number of tokens, so none is computed beyond it
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Generator, Iterator
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 from simpy.events import Event
 
 from policies.protocols import PolicyError
 from simulator.engine.clock import NS_PER_S, Boundary, step_priority
 from simulator.engine.decode_group import DecodeGroup
+from simulator.engine.histogram import Durations
 from simulator.engine.plan import Plan
 from simulator.engine.recorder import Outcome
 from simulator.engine.sequence import Sequence, State
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 _SHORTEST_RUN_LIMIT = 16
 _LONGEST_RUN_LIMIT = 8192
+_FEW_STEPS = 40  # a run of more is kept in arrays, which then cost less than lists of numbers
 
 
 class Lane:
@@ -45,7 +48,8 @@ class Lane:
     group
         Those of them that decode.
     steps, start_ns, ends
-        The run of steps in flight: how many (0: none), since when, and when each ends (None for a single step).
+        The run of steps in flight: how many (0: none), since when, and when each ends; there may be more ends than
+        steps, of a run that was cut.
     """
 
     def __init__(self, replica: Replica, index: int) -> None:
@@ -70,10 +74,11 @@ class Lane:
         self._known_until_ns = 0
         self.steps = 0
         self.start_ns = 0
-        self._end_ns = 0
-        self.ends: npt.NDArray[np.int64] | None = None
-        self._durations: npt.NDArray[np.int64] | None = None
+        self.ends: Durations = []
+        self._durations: Durations = []
         self._boundary: Boundary | None = None
+        self._batches = replica.recorder.batches
+        self._counters = replica.counters
         # Runs no longer than this: a run cut by an arrival was computed in vain beyond the cut. Doubled when a run
         # used it up, brought down to what a cut run used; no result depends on it.
         self._run_limit = _SHORTEST_RUN_LIMIT
@@ -112,14 +117,14 @@ class Lane:
         env, plan, replica = self.env, self.plan, self.replica
         compose = self._policy.compose
         while True:
-            if replica.first_stage_free_ns > env.now:
+            if replica.first_stage_free_ns and replica.first_stage_free_ns > env.now:
                 yield Boundary(env, replica.first_stage_free_ns - env.now, self._priority)
                 continue
             if replica.arriving:
                 replica.queue_arrived(self._known_until_ns)
             plan.reset()
             compose(self, plan)
-            if plan.empty:
+            if not (plan.num_decodes or plan.chunks or plan.stalls_ns):
                 if plan.num_preempted:
                     continue  # blocks are free now that weren't when the policy looked for some: ask it again
                 if self._ended or replica.arriving:
@@ -130,8 +135,9 @@ class Lane:
                 yield self._idle
                 self._known_until_ns = env.now
                 continue
-            self._launch()
-            assert self._boundary is not None
+            now = env.now
+            self._launch(now)
+            self._boundary = Boundary(env, int(self.ends[-1]) - now, self._priority)
             yield self._boundary
             self._apply(env.now)
 
@@ -145,48 +151,58 @@ class Lane:
         self.env.schedule(event, self._priority, 0)  # type: ignore[arg-type]
         return True
 
-    def _launch(self) -> None:
+    def _launch(self, now: int) -> None:
         """Start the planned step, or the run of steps for which it stays the same."""
-        plan, replica, env = self.plan, self.replica, self.env
+        plan, replica = self.plan, self.replica
         steps = 1
-        changed = bool(self._ended)
-        if changed:
+        if self._ended:
             self._release_ended()
-        if replica.fast_forward and plan.repeatable:
             somebody_looks = self.waiting or self.swapped or replica.arriving
-            if not (changed and somebody_looks) and not replica.may_admit_arriving():
-                steps = self._run_length()
-        now = env.now
+            may_repeat = not plan.changed and not somebody_looks
+        else:
+            may_repeat = not plan.changed
+        if may_repeat and replica.fast_forward and not (replica.arriving and replica.may_admit_arriving()):
+            steps = self._run_length()
+        if steps == 1:
+            end = now + plan.stalls_ns
+            if replica.num_stages > 1:
+                end = replica.pass_stages(end, plan.shape)
+            elif plan.num_decodes or plan.chunks:
+                end += self._cost.step_ns(plan.shape)
+            self._durations, self.ends = [end - now], [end]
+        elif steps <= _FEW_STEPS:
+            self._durations = few = self._cost.few_ns(plan.shape, steps)
+            self.ends = list(accumulate(few, initial=now))
+            del self.ends[0]
+        else:
+            self._durations = many = self._cost.run_ns(plan.shape, steps)
+            self.ends = np.cumsum(many)
+            self.ends += now
         self.start_ns = now
         self.steps = steps
-        if steps > 1:
-            self._durations = self._cost.run_ns(plan.shape, steps)
-            self.ends = np.cumsum(self._durations)
-            self.ends += now
-            end = int(self.ends[-1])
-        else:
-            self._durations = self.ends = None
-            if replica.num_stages == 1:
-                end = now + plan.stalls_ns + (self._cost.step_ns(plan.shape) if plan.num_decodes or plan.chunks else 0)
-            else:
-                end = replica.pass_stages(now + plan.stalls_ns, plan.shape)
         replica.lane_started(now)
-        self._end_ns = end
-        self._boundary = Boundary(env, end - now, self._priority)
 
     def _run_length(self) -> int:
         """Return for how many steps the plan stays what it is: the policy, milestones and free blocks agree."""
-        plan, group = self.plan, self.group
-        limit = min(self._policy.stable_steps(self, plan), self._run_limit)
+        plan, group, kv = self.plan, self.group, self.kv
+        limit = self._policy.stable_steps(self, plan)
+        if limit > self._run_limit:
+            limit = self._run_limit
         for sequence, tokens, _ in plan.chunks:
-            limit = min(limit, sequence.remaining_prefill // tokens)
-        if plan.num_decodes:
-            limit = min(limit, group.next_milestone() - group.step)
+            whole = sequence.remaining_prefill // tokens
+            if whole < limit:
+                limit = whole
         if limit <= 1:
             return 1
+        if plan.num_decodes:
+            until = group.next_milestone() - group.step
+            if until < limit:
+                limit = until
+                if limit <= 1:
+                    return 1
         if not plan.chunks:
-            return 1 + group.steps_within(self.kv.free_blocks, 1, limit - 1)
-        return limit if self.blocks_after_first(limit) + plan.keep_free_blocks <= self.kv.free_blocks else 1
+            return 1 + group.steps_within(kv.free_blocks, 1, limit - 1)
+        return limit if self.blocks_after_first(limit) + plan.keep_free_blocks <= kv.free_blocks else 1
 
     def blocks_after_first(self, steps: int) -> int:
         """Return the blocks that ``steps`` steps of this plan take beyond those taken when it was made."""
@@ -222,66 +238,62 @@ class Lane:
         """End the run in flight at its first step boundary from now on (one at this instant counts), or one later."""
         if self.steps <= 1:
             return
-        assert self.ends is not None and self._boundary is not None
+        assert self._boundary is not None
         now = self.env.now
-        steps = int(np.searchsorted(self.ends, now)) + 1 + later
+        steps = bisect_left(self.ends, now) + 1 + later
         if steps >= self.steps:
             return
         self._run_limit = max(_SHORTEST_RUN_LIMIT, 2 * steps)
         self.steps = steps
         self._boundary = self._boundary.move_to(int(self.ends[steps - 1]) - now, self._priority)
 
+    def steps_done(self, now_ns: int) -> int:
+        """Return how many steps of the run in flight ended before now."""
+        return bisect_left(self.ends, now_ns) if self.steps else 0
+
     def step_end_ns(self, now_ns: int) -> int:
         """Return when the step in flight ends: when the engine looks at its input again. Now, if it is idle."""
-        if not self.steps:
-            return now_ns
-        if self.ends is None:
-            return self._end_ns
-        return int(self.ends[np.searchsorted(self.ends, now_ns)])
+        return int(self.ends[bisect_left(self.ends, now_ns)]) if self.steps else now_ns
 
     def stop(self) -> None:
         """Apply the steps of the run in flight that ended before now; the step in flight is lost."""
         self._release_ended()
-        if self.steps and self.ends is not None:
-            done = int(np.searchsorted(self.ends, self.env.now))
-            if done:
-                self.steps = done
-                end_ns = int(self.ends[done - 1])
-                self._apply(end_ns)
-                self.replica.lane_started(end_ns)  # with the step that is lost
+        done = self.steps_done(self.env.now)
+        if done:
+            self.steps = done
+            end_ns = int(self.ends[done - 1])
+            self._apply(end_ns)
+            self.replica.lane_started(end_ns)  # with the step that is lost
 
     def _apply(self, end_ns: int) -> None:
         """Apply the steps done: tokens, KV, requests that end, prefills that complete."""
-        plan, group, replica = self.plan, self.group, self.replica
-        steps = self.steps
+        plan, replica, steps = self.plan, self.replica, self.steps
         if end_ns >= replica.next_sample_ns:
             replica.sample_until(end_ns)
+        self._known_until_ns = self.start_ns
         if steps > 1:
+            self._known_until_ns = int(self.ends[steps - 2])
             self._take_blocks_after_first(steps)
             if steps == self._run_limit and steps < _LONGEST_RUN_LIMIT:
                 self._run_limit *= 2
-        replica.lane_ended(end_ns, steps, plan)
-        self._known_until_ns = self.start_ns if self.ends is None or steps == 1 else int(self.ends[steps - 2])
+        replica.lane_ended(end_ns)
+        counters, shape = self._counters, plan.shape
+        counters.steps += steps
+        counters.decode_tokens += steps * shape.decodes
+        if shape.prefill_tokens or shape.padding_tokens:
+            counters.prefill_tokens += steps * shape.prefill_tokens
+            counters.padding_tokens += steps * shape.padding_tokens
+        if self.kv.free_blocks < counters.least_free_kv_blocks:
+            counters.least_free_kv_blocks = self.kv.free_blocks
         self.steps = 0
-        if replica.recorder.batches is not None:
-            batch = (
-                replica.index,
-                self.index,
-                self.start_ns,
-                end_ns,
-                steps,
-                plan.num_decodes,
-                plan.prefill_tokens,
-            )
-            replica.recorder.batches.append(batch)
+        if self._batches is not None:
+            batch = (replica.index, self.index, self.start_ns, end_ns, steps, plan.num_decodes, plan.prefill_tokens)
+            self._batches.append(batch)
         if plan.num_decodes:
-            if steps > 1:
-                assert self._durations is not None
-                durations = self._durations[:steps]
-                ended = group.advance(self.start_ns + int(durations[0]), end_ns, durations, steps)
-            else:
-                ended = group.advance(end_ns, end_ns, None, 1)
-            for sequence in ended:
+            durations = self._durations
+            if len(durations) > steps:
+                durations = durations[:steps]
+            for sequence in self.group.advance(self.start_ns, end_ns, durations):
                 self._finish(sequence, end_ns)
         for sequence in plan.parked:
             self._join_group(sequence)
@@ -340,7 +352,8 @@ class Lane:
     def _finish(self, sequence: Sequence, end_ns: int) -> None:
         if sequence.group is not None:
             self.leave_group(sequence)
-        self.kv.computed(sequence, sequence.computed_tokens)
+        if self.kv.caches_prefixes:
+            self.kv.computed(sequence, sequence.computed_tokens)
         if self._async:
             del self.sequences[sequence]
             self._ended.append(sequence)

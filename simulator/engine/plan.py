@@ -24,10 +24,13 @@ class Plan:
         Time that the step waits for swaps to go over the host link before it computes.
     parked
         Members of the decode group that `decode_some` left out of this step.
+    changed
+        Whether requests were admitted, taken out, brought back or left out: the same step can't follow again then.
     """
 
     __slots__ = (
         "_lane",
+        "changed",
         "chunks",
         "keep_free_blocks",
         "num_admitted",
@@ -45,45 +48,37 @@ class Plan:
         self.shape = BatchShape()
         self.chunks: list[tuple[Sequence, int, int]] = []
         self.parked: list[Sequence] = []
+        self.prefill_tokens = 0
+        self.changed = True
         self.reset()
 
     def reset(self) -> None:
         """Begin a new step."""
-        self.chunks.clear()
-        self.parked.clear()
-        self.num_decodes = 0
-        self.num_preempted = 0
-        self.num_admitted = 0
-        self.num_swapped_in = 0
-        self.prefill_tokens = 0
-        self.stalls_ns = 0
-        self.keep_free_blocks = 0
+        self.num_decodes = self.stalls_ns = self.keep_free_blocks = 0
+        if self.changed:
+            self.changed = False
+            self.num_preempted = self.num_admitted = self.num_swapped_in = 0
+            self.parked.clear()
         shape = self.shape
         shape.decodes = shape.decode_kv = shape.decode_kv_sq = 0
         shape.decode_window_kv = shape.decode_window_growth = 0
-        shape.prefill_tokens = shape.padding_tokens = shape.logit_rows = 0
-        if shape.chunks:
+        shape.padding_tokens = shape.logit_rows = 0
+        if self.chunks:
+            self.chunks.clear()
             shape.chunks.clear()
+            self.prefill_tokens = shape.prefill_tokens = 0
 
     @property
     def tokens(self) -> int:
         return self.num_decodes + self.prefill_tokens
 
-    @property
-    def empty(self) -> bool:
-        """Whether nothing would run."""
-        return not self.num_decodes and not self.chunks and not self.stalls_ns
-
-    @property
-    def repeatable(self) -> bool:
-        """Whether the same step could follow again: nothing was admitted, taken out or brought back for it."""
-        return not (self.num_admitted or self.num_preempted or self.num_swapped_in or self.parked or self.stalls_ns)
-
     # ------------------------------------------------------------------------------------------------- decode
 
     def decode_shortfall(self) -> int:
         lane = self._lane
-        return max(0, lane.group.blocks_needed(0, 1) - lane.kv.free_blocks)
+        group, kv = lane.group, lane.kv
+        lacking = group.phases[group.step % kv.block_size] - kv.free_blocks
+        return lacking if lacking > 0 else 0
 
     def decode_all(self) -> int:
         lane = self._lane
@@ -120,23 +115,25 @@ class Plan:
         for member in [s for s in lane.sequences if s.state is State.DECODING and s not in chosen]:
             lane.leave_group(member)
             self.parked.append(member)
+            self.changed = True
         return self.decode_all()
 
     # ------------------------------------------------------------------------------------------------ prefill
 
     def uncached_tokens(self, request: RequestView) -> int:
-        sequence = self._own(request)
+        sequence = request if isinstance(request, Sequence) else self._own(request)
         if sequence.state is State.WAITING:
             return sequence.prefill_target - self._lane.kv.cached_tokens(sequence)
         return sequence.remaining_prefill
 
     def prefill(self, request: RequestView, tokens: int, *, reserve_tokens: int = 0, keep_free_blocks: int = 0) -> bool:
         lane = self._lane
-        sequence = self._own(request)
+        sequence = request if isinstance(request, Sequence) else self._own(request)
         kv = lane.kv
         if sequence.state is State.WAITING:
-            done = kv.cached_tokens(sequence)
-            self._check_tokens(sequence, tokens, done)
+            done = kv.cached_tokens(sequence) if kv.caches_prefixes else 0
+            if not 1 <= tokens <= sequence.prefill_target - done:
+                raise self._wrong_tokens(sequence, tokens, done)
             if lane.replica.num_running >= lane.limits.max_num_seqs:
                 raise PolicyError(
                     f"{lane.policy_name}: admits request {sequence.request_id} beyond max_num_seqs = "
@@ -146,16 +143,20 @@ class Plan:
                 return False
             lane.admitted(sequence, done)
             self.num_admitted += 1
+            self.changed = True
         elif sequence.state is State.PREFILLING and sequence in lane.sequences and not sequence.planned:
             done = sequence.computed_tokens
-            self._check_tokens(sequence, tokens, done)
-            need = kv.blocks_for(max(done + tokens, reserve_tokens)) - kv.held_by(sequence)
+            if not 1 <= tokens <= sequence.prefill_target - done:
+                raise self._wrong_tokens(sequence, tokens, done)
+            context = done + tokens
+            need = kv.blocks_for(context if context > reserve_tokens else reserve_tokens) - kv.held_by(sequence)
             if need > 0:
                 if need + keep_free_blocks > kv.free_blocks:
                     return False
                 kv.take(need)
                 sequence.private_blocks += need
-            self.keep_free_blocks = max(self.keep_free_blocks, keep_free_blocks)
+            if keep_free_blocks > self.keep_free_blocks:
+                self.keep_free_blocks = keep_free_blocks
         else:
             raise PolicyError(f"{lane.policy_name}: prefill of {sequence!r}, which can't be scheduled in this step")
         sequence.planned = True
@@ -169,12 +170,11 @@ class Plan:
         shape.logit_rows += 1
         return True
 
-    def _check_tokens(self, sequence: Sequence, tokens: int, done: int) -> None:
-        if not 1 <= tokens <= sequence.prefill_target - done:
-            raise PolicyError(
-                f"{self._lane.policy_name}: prefill of {tokens} tokens of request {sequence.request_id}, which has "
-                f"{sequence.prefill_target - done} to compute"
-            )
+    def _wrong_tokens(self, sequence: Sequence, tokens: int, done: int) -> PolicyError:
+        return PolicyError(
+            f"{self._lane.policy_name}: prefill of {tokens} tokens of request {sequence.request_id}, which has "
+            f"{sequence.prefill_target - done} to compute"
+        )
 
     def pad(self, tokens: int) -> None:
         if tokens < 0:
@@ -191,6 +191,7 @@ class Plan:
         if sequence.planned or (self.num_decodes and sequence.state is State.DECODING):
             raise PolicyError(f"{lane.policy_name}: preempts {sequence!r} after scheduling it in the same step")
         self.num_preempted += 1
+        self.changed = True
         self.stalls_ns += lane.preempt(sequence, swap)
 
     def swap_in(self, request: RequestView, *, keep_free_blocks: int = 0) -> bool:
@@ -204,6 +205,7 @@ class Plan:
         if stall_ns is None:
             return False
         self.num_swapped_in += 1
+        self.changed = True
         self.stalls_ns += stall_ns
         return True
 

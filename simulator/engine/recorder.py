@@ -111,4 +111,5 @@ class ReplicaCounters:
     swaps_in: int = 0
     swaps_refused: int = 0
     swapped_bytes: int = 0
+    least_free_kv_blocks: int = 0
     peak_kv_blocks: int = 0

@@ -6,15 +6,12 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
 from policies.protocols import BatchingPolicy, KVEvictionPolicy, QueueingPolicy
 from simulator.cost.shape import BatchShape, CostModel
 from simulator.engine.clock import Environment
 from simulator.engine.kv import KVManager, PrefixKVManager
 from simulator.engine.lane import Lane
 from simulator.engine.links import Link, SwapSpace
-from simulator.engine.plan import Plan
 from simulator.engine.queue import FCFSQueue, KeyedQueue, WaitingQueue
 from simulator.engine.recorder import Outcome, Recorder, ReplicaCounters
 from simulator.engine.sequence import Sequence, State
@@ -111,7 +108,7 @@ class Replica:
         self.swapped: deque[Sequence] = deque()
         self.swap_space = SwapSpace(config.swap_blocks, config.kv_block_bytes, config.host_link)
         self.num_running = 0
-        self.counters = ReplicaCounters()
+        self.counters = ReplicaCounters(least_free_kv_blocks=config.num_kv_blocks)
         self.first_stage_free_ns = 0
         self._stage_free_ns = [0] * config.num_stages
         self._on_end = on_end
@@ -217,27 +214,19 @@ class Replica:
         if not self._active_lanes:
             self._busy_since_ns = now_ns
         self._active_lanes += 1
-        self._wake_idle()
+        if self.num_stages > 1:
+            self._wake_idle()
 
-    def lane_ended(self, now_ns: int, steps: int, plan: Plan) -> None:
-        """Count the steps that a lane has done."""
+    def lane_ended(self, now_ns: int) -> None:
+        """Note that a lane has none in flight any more."""
         self._active_lanes -= 1
-        counters = self.counters
         if not self._active_lanes:
-            counters.busy_ns += now_ns - self._busy_since_ns
-        counters.steps += steps
-        counters.decode_tokens += steps * plan.num_decodes
-        counters.prefill_tokens += steps * plan.prefill_tokens
-        counters.padding_tokens += steps * plan.shape.padding_tokens
-        used = self.kv.used_blocks
-        if used > counters.peak_kv_blocks:
-            counters.peak_kv_blocks = used
-        self._wake_idle()
+            self.counters.busy_ns += now_ns - self._busy_since_ns
+        if self.num_stages > 1:
+            self._wake_idle()
 
     def _wake_idle(self) -> None:
         """Let the idle lanes that have something to do look again: a batch that left or returned changed memory."""
-        if self.num_stages == 1:
-            return
         for lane in self.lanes:
             if lane.sequences or self.waiting:
                 lane.wake()
@@ -257,6 +246,7 @@ class Replica:
         for sequence in [*self.waiting, *self.swapped, *(sequence for _, sequence in self.arriving)]:
             self._write_progress(sequence)
         swap, counters = self.swap_space, self.counters
+        counters.peak_kv_blocks = self.kv.total_blocks - counters.least_free_kv_blocks
         counters.swaps_out, counters.swaps_in = swap.swaps_out, swap.swaps_in
         counters.swaps_refused, counters.swapped_bytes = swap.refused, swap.bytes_moved
 
@@ -273,13 +263,12 @@ class Replica:
         while at <= now_ns:
             kv, prefill, decode, steps = used, counters.prefill_tokens, counters.decode_tokens, counters.steps
             for lane in self.lanes:
-                if lane.steps and lane.ends is not None:
-                    done = int(np.searchsorted(lane.ends, at))
+                done = lane.steps_done(at)
+                if done:
                     prefill += done * lane.plan.prefill_tokens
                     decode += done * lane.plan.num_decodes
                     steps += done
-                    if done:  # and the blocks of the step in flight are taken too
-                        kv += lane.blocks_after_first(done + 1)
+                    kv += lane.blocks_after_first(done + 1)  # and those of the step in flight
             busy = counters.busy_ns + (at - self._busy_since_ns if self._active_lanes else 0)
             append((at, self.index, running, waiting, kv, prefill, decode, busy, steps))
             at += interval

@@ -39,9 +39,7 @@ Text = Annotated[str, Field(min_length=1)]
 class Part(BaseModel):
     """Base of all parts of a scenario: frozen, unknown keys refused, types not converted."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, populate_by_name=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
 
 
 # ---------------------------------------------------------------------------------------------------- references

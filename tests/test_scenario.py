@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import ast
+import inspect
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -201,6 +204,17 @@ def test_every_field_is_documented() -> None:
     from simulator import scenario
 
     parts = [part for part in vars(scenario).values() if isinstance(part, type) and issubclass(part, scenario.Part)]
+    source = {node.name: node for node in ast.parse(inspect.getsource(scenario)).body if isinstance(node, ast.ClassDef)}
     for part in parts:
-        for name, field in part.model_fields.items():
-            assert field.description, f"{part.__name__}.{name}"
+        body = source[part.__name__].body
+        documented = {
+            field.target.id
+            for field, text in pairwise(body)
+            if isinstance(field, ast.AnnAssign)
+            and isinstance(field.target, ast.Name)
+            and isinstance(text, ast.Expr)
+            and isinstance(text.value, ast.Constant)
+            and isinstance(text.value.value, str)
+        }
+        own = {name for name in vars(part).get("__annotations__", {}) if name in part.model_fields}
+        assert own <= documented, f"{part.__name__}: {', '.join(sorted(own - documented))}"

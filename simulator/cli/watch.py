@@ -5,19 +5,14 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-import time
-from collections.abc import Iterable
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from rich.console import Console, RenderableType
-from rich.progress import BarColumn, Progress, TextColumn
-
 from simulator.runner import Watch
 
 if TYPE_CHECKING:
-    from simulator.engine.cluster import Cluster
+    from simulator.cli.progress import ClusterProgress
     from simulator.resolve import Resolved
     from simulator.result import RunResult
     from workloads import Trace
@@ -38,7 +33,7 @@ class TerminalWatch(Watch):
         self.interrupted = False
         self._quiet = quiet
         self._bar = bar and sys.stderr.isatty()
-        self._progress: _ClusterProgress | None = None
+        self._progress: ClusterProgress | None = None
         self._old_handler: Any = None
 
     def resolved(self, resolved: Resolved, trace: Trace) -> None:
@@ -68,7 +63,9 @@ class TerminalWatch(Watch):
         if threading.current_thread() is threading.main_thread():
             self._old_handler = signal.signal(signal.SIGINT, self._on_interrupt)
         if self._bar:
-            self._progress = _ClusterProgress(self.cluster)
+            from simulator.cli.progress import ClusterProgress
+
+            self._progress = ClusterProgress(self.cluster)
             self._progress.start()
         return self
 
@@ -89,6 +86,8 @@ class TerminalWatch(Watch):
 
     def print_result(self, result: RunResult, out: str | None) -> None:
         """Print the summary."""
+        from rich.console import Console
+
         from simulator.terminal import print_summary
 
         console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
@@ -105,34 +104,3 @@ def _model_line(resolved: Resolved) -> str:
     weights, kv = kinds.pop()
     stored = weights or f"{resolved.model.default_dtype}, as published"
     return f"{resolved.model.name} (weights {stored}; KV {kv})"
-
-
-class _ClusterProgress(Progress):
-    """A bar that reads the cluster's counters whenever its own thread draws it; the simulation knows nothing of it."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-        self._total = len(cluster.workload.prompt_tokens)
-        self._begun = time.perf_counter()
-        super().__init__(
-            TextColumn("{task.fields[clock]}"),
-            BarColumn(),
-            TextColumn("{task.completed:,.0f} of {task.total:,.0f} requests, {task.fields[speed]}"),
-            console=Console(stderr=True),
-            refresh_per_second=4,
-            transient=True,
-        )
-        self._job = self.add_task("run", total=self._total, clock="0.0 s", speed="")
-
-    def get_renderables(self) -> Iterable[RenderableType]:
-        """Read the counters, then draw."""
-        if hasattr(self, "_job"):
-            now_s = self._cluster.now_s
-            wall_s = max(time.perf_counter() - self._begun, 1e-9)
-            self.update(
-                self._job,
-                completed=self._cluster.num_ended,
-                clock=f"{now_s:,.1f} s simulated",
-                speed=f"{now_s / wall_s:,.0f} times real time",
-            )
-        yield from super().get_renderables()

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 RUN = """
 import sys
 from simulator.runner import run
@@ -23,7 +25,8 @@ def imported(cost: dict[str, object], out: Path) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_a_run_to_parquet_imports_nothing_heavy_that_it_does_not_use(tmp_path: Path) -> None:
-    found = imported({"kind": "constant", "step_s": 0.01}, tmp_path / "out")
+@pytest.mark.parametrize("cost", [{"kind": "fitted"}, {"kind": "roofline"}, {"kind": "constant", "step_s": 0.01}])
+def test_a_run_to_parquet_imports_nothing_heavy_that_it_does_not_use(cost: dict[str, object], tmp_path: Path) -> None:
+    found = imported(cost, tmp_path / "out")
     assert found.isdisjoint({"pandas", "scipy", "matplotlib", "rich", "typer"})
     assert {"numpy", "pyarrow", "simpy"} <= found

@@ -12,7 +12,9 @@ Not modelled: a *running* request's generated tokens can't be found by others be
 
 from __future__ import annotations
 
+from collections import deque
 from heapq import heapify, heappop, heappush
+from math import inf
 from typing import TYPE_CHECKING
 
 from policies.protocols import KVEvictionPolicy
@@ -22,12 +24,14 @@ if TYPE_CHECKING:
 
 
 class CacheUnit:
-    """Blocks with one identity in the prefix cache, or (``identity`` None) freed blocks that nobody can find again."""
+    """Blocks with one identity in the prefix cache, or (``identity`` None) blocks that nobody can find.
+
+    ``released_order`` is 0 while somebody refers to it.
+    """
 
     __slots__ = (
         "cached_order",
         "depth_tokens",
-        "heap_order",
         "hits",
         "identity",
         "num_blocks",
@@ -41,11 +45,10 @@ class CacheUnit:
         self.num_blocks = num_blocks
         self.num_tokens = num_tokens
         self.depth_tokens = depth_tokens
-        self.references = 0
+        self.references = 1
         self.hits = 0
         self.cached_order = order
-        self.released_order = order
-        self.heap_order = -1  # its valid entry in the heap of unreferenced units; -1: referenced
+        self.released_order = 0
 
 
 class KVManager:
@@ -123,6 +126,7 @@ class PrefixKVManager(KVManager):
         "_evictable",
         "_eviction",
         "_heap",
+        "_line",
         "_order",
         "_spare",
         "unit_blocks",
@@ -139,8 +143,11 @@ class PrefixKVManager(KVManager):
         self.units: dict[int, CacheUnit] = {}
         self._eviction = eviction
         self._spare = total_blocks  # free blocks without contents: taken before anything is evicted
+        # Unreferenced units, smallest rank and then order of release first. One that ranks no lower than the last of
+        # the line stands behind it, as under lru all do, and needs no heap; the first of line or heap goes next.
+        self._line: deque[tuple[float, int, CacheUnit]] = deque()
         self._heap: list[tuple[float, int, CacheUnit]] = []
-        self._evictable = 0  # valid entries of the heap
+        self._evictable = 0
         self._order = 0
 
     def held_by(self, sequence: Sequence) -> int:
@@ -162,18 +169,22 @@ class PrefixKVManager(KVManager):
 
     def admit(self, sequence: Sequence, tokens: int, keep_free_blocks: int) -> bool:
         found = self._match(sequence)
-        hits = [self.units[h] for h in sequence.hashes[:found]]
         need = self.blocks_for(tokens) - found * self.unit_blocks
-        revived = sum(u.num_blocks for u in hits if u.references == 0)
-        if need + revived + keep_free_blocks > self.free_blocks:
+        if need + keep_free_blocks > self.free_blocks:
+            return False
+        units = self.units
+        hits = [units[h] for h in sequence.hashes[:found]]
+        unreferenced = [unit for unit in hits if not unit.references]
+        revived_blocks = len(unreferenced) * self.unit_blocks
+        if need + revived_blocks + keep_free_blocks > self.free_blocks:
             return False
         for unit in hits:
-            if unit.references == 0:
-                unit.heap_order = -1
-                self._evictable -= 1
             unit.references += 1
             unit.hits += 1
-        self.free_blocks -= revived
+        for unit in unreferenced:
+            unit.released_order = 0
+        self._evictable -= len(unreferenced)
+        self.free_blocks -= revived_blocks
         sequence.units = hits
         self.take(need)
         sequence.private_blocks = need
@@ -181,68 +192,91 @@ class PrefixKVManager(KVManager):
 
     def take(self, blocks: int) -> None:
         self.free_blocks -= blocks
-        from_spare = min(blocks, self._spare)
-        self._spare -= from_spare
-        blocks -= from_spare
-        heap = self._heap
-        while blocks:
-            rank, order, unit = heap[0]
-            if unit.heap_order != order:
-                heappop(heap)  # it was found again since, or stands elsewhere in the line now
+        self._spare -= blocks
+        if self._spare < 0:
+            self._evict()
+
+    def _evict(self) -> None:
+        """Give up contents of free blocks, in the order of the policy, until those just taken are made up for."""
+        line, heap = self._line, self._heap
+        missing = -self._spare
+        while missing > 0:
+            in_line = not heap or (line and line[0] < heap[0])
+            rank, order, unit = line[0] if in_line else heap[0]
+            void = unit.released_order != order  # it was found again since
+            if unit.identity is None and unit.num_blocks > missing and not void:
+                unit.num_blocks -= missing
+                missing = 0
+                break
+            if in_line:
+                line.popleft()
+            else:
+                heappop(heap)
+            if void:
                 continue
-            if unit.identity is None and unit.num_blocks > blocks:
-                unit.num_blocks -= blocks
-                return
-            heappop(heap)
-            unit.heap_order = -1
             self._evictable -= 1
             self._eviction.evicted(rank)
             if unit.identity is not None:
                 del self.units[unit.identity]
                 self.version += 1
-            if unit.num_blocks > blocks:
-                self._spare += unit.num_blocks - blocks
-                return
-            blocks -= unit.num_blocks
+            missing -= unit.num_blocks
+        self._spare = -missing
 
     def computed(self, sequence: Sequence, tokens: int) -> None:
-        held, hashes = sequence.units, sequence.hashes
-        full = min(len(hashes), tokens // self.unit_tokens)
-        if full <= len(held):
+        held = sequence.units
+        first, end = len(held), tokens // self.unit_tokens
+        if end <= first:
             return
-        for index in range(len(held), full):
-            # Somebody else may have computed the same meanwhile; this copy is then one that nobody can find.
-            identity = None if hashes[index] in self.units else hashes[index]
-            unit = CacheUnit(identity, self.unit_blocks, self.unit_tokens, index * self.unit_tokens, self._next_order())
-            unit.references = 1
-            if identity is not None:
-                self.units[identity] = unit
-            held.append(unit)
-            sequence.private_blocks -= self.unit_blocks
+        new = sequence.hashes[first:end]
+        if not new:
+            return
+        units, unit_blocks, unit_tokens, order = self.units, self.unit_blocks, self.unit_tokens, self._order
+        depth_tokens = first * unit_tokens
+        for identity in new:
+            order += 1
+            if identity in units:
+                # Somebody else has computed the same meanwhile; this copy is one that nobody can find.
+                held.append(CacheUnit(None, unit_blocks, unit_tokens, depth_tokens, order))
+            else:
+                units[identity] = unit = CacheUnit(identity, unit_blocks, unit_tokens, depth_tokens, order)
+                held.append(unit)
+            depth_tokens += unit_tokens
+        self._order = order
+        sequence.private_blocks -= len(new) * unit_blocks
         self.version += 1
 
     def release(self, sequence: Sequence) -> None:
+        freed = []
         if sequence.private_blocks:
-            tail = CacheUnit(None, sequence.private_blocks, 0, sequence.context_tokens, self._next_order())
-            self._make_evictable(tail)
+            self._order += 1
+            freed.append(CacheUnit(None, sequence.private_blocks, 0, sequence.context_tokens, self._order))
             sequence.private_blocks = 0
-        for unit in reversed(sequence.units):
-            unit.references -= 1
-            if unit.references == 0:
-                self._make_evictable(unit)
+        freed += reversed(sequence.units)
         sequence.units = []
+        line, heap, rank_of, order = self._line, self._heap, self._eviction.rank, self._order
+        last_rank = line[-1][0] if line else -inf
+        blocks = units = 0
+        for unit in freed:
+            unit.references = references = unit.references - 1
+            if references:
+                continue
+            unit.released_order = order = order + 1
+            blocks += unit.num_blocks
+            units += 1
+            rank = rank_of(unit)
+            if rank >= last_rank:
+                line.append((rank, order, unit))
+                last_rank = rank
+            else:
+                heappush(heap, (rank, order, unit))
+        self._order = order
+        self.free_blocks += blocks
+        self._evictable += units
+        if len(line) + len(heap) > 2 * self._evictable + 1024:
+            self._drop_void_entries()
 
-    def _make_evictable(self, unit: CacheUnit) -> None:
-        order = self._next_order()
-        unit.released_order = unit.heap_order = order
-        self.free_blocks += unit.num_blocks
-        self._evictable += 1
-        if len(self._heap) > 2 * self._evictable + 1024:
-            # Mostly entries of units found again since: drop them, or a long run with many hits would keep them all.
-            self._heap = [entry for entry in self._heap if entry[2].heap_order == entry[1]]
-            heapify(self._heap)
-        heappush(self._heap, (self._eviction.rank(unit), order, unit))
-
-    def _next_order(self) -> int:
-        self._order += 1
-        return self._order
+    def _drop_void_entries(self) -> None:
+        """Forget entries of units found again since, or a long run with many hits would keep them all."""
+        self._line = deque(entry for entry in self._line if entry[2].released_order == entry[1])
+        self._heap = [entry for entry in self._heap if entry[2].released_order == entry[1]]
+        heapify(self._heap)

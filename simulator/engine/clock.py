@@ -7,6 +7,7 @@ run and a stepwise one see the same instants in the same order.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from heapq import heappush
 from operator import attrgetter
 from typing import Any
@@ -42,23 +43,31 @@ class Environment(simpy.Environment):
 
 
 class Boundary(Event):
-    """An event at a step boundary: SimPy's ``Timeout`` with a priority of its own."""
+    """An event at a step boundary: SimPy's ``Timeout`` with a priority of its own.
+
+    Parameters
+    ----------
+    callbacks
+        Called with the event when its time has come. Not copied: lanes use one list for all of theirs.
+    """
 
     __slots__ = ()
 
-    def __init__(self, env: simpy.Environment, delay_ns: int, priority: int) -> None:
+    def __init__(
+        self, env: simpy.Environment, delay_ns: int, priority: int, callbacks: list[Callable[[Event], None]]
+    ) -> None:
         self.env = env
-        self.callbacks: Any = []
+        self.callbacks: Any = callbacks
         self._value = None
         self._ok = True
         self._defused = False
         heappush(env._queue, (env._now + delay_ns, priority, next(env._eid), self))  # as `simpy.Environment.schedule`
 
     def move_to(self, delay_ns: int, priority: int) -> Boundary:
-        """Return a new event at an earlier time that takes over who waits for this one.
+        """Return a new event at an earlier time with this one's callbacks.
 
-        SimPy can't take an event out of its schedule; this one stays there with nobody waiting and does nothing.
+        SimPy can't take an event out of its schedule; this one stays there and does nothing.
         """
-        earlier = Boundary(self.env, delay_ns, priority)
-        earlier.callbacks, self.callbacks = self.callbacks, []
+        earlier = Boundary(self.env, delay_ns, priority, self.callbacks)
+        self.callbacks = []
         return earlier

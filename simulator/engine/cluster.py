@@ -158,8 +158,7 @@ class Cluster:
         self._stop_in(0)
 
     def _stop_in(self, delay_ns: int) -> None:
-        stop = Boundary(self.env, delay_ns, priority=-1)  # before everything else of that instant
-        stop.callbacks.append(StopSimulation.callback)
+        Boundary(self.env, delay_ns, -1, [StopSimulation.callback])  # before everything else of that instant
 
     def stop(self) -> None:
         """Close the books: apply what was done before now and leave the rest unfinished."""

@@ -15,11 +15,11 @@ then. Requests end after a known number of tokens, so none is computed beyond it
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from operator import attrgetter
+from typing import TYPE_CHECKING
 
-import numpy as np
 from simpy.events import Event
 
 from policies.protocols import PolicyError
@@ -66,9 +66,11 @@ class Lane:
         self.plan = Plan(self)
         self.env = replica.env
         self._policy = replica.policy
+        self._compose = replica.policy.compose
         self._cost = replica.cost
         self._priority = step_priority(replica.index, index)
-        self._idle: Event | None = None
+        self._idle = True
+        self._callbacks = [self._passed]
         self._async = replica.async_scheduling
         self._ended: list[Sequence] = []
         self._known_until_ns = 0
@@ -82,7 +84,6 @@ class Lane:
         # Runs no longer than this: a run cut by an arrival was computed in vain beyond the cut. Doubled when a run
         # used it up, brought down to what a cut run used; no result depends on it.
         self._run_limit = _SHORTEST_RUN_LIMIT
-        self.env.process(self._work())
 
     # ---------------------------------------------------------------------------------------------------- view
 
@@ -90,9 +91,8 @@ class Lane:
     def now_s(self) -> float:
         return self.env.now / NS_PER_S
 
-    @property
-    def num_running(self) -> int:
-        return self.replica.num_running
+    num_running: int = property(attrgetter("replica.num_running"))  # type: ignore[assignment]
+    num_decoding: int = property(attrgetter("group.size"))  # type: ignore[assignment]
 
     @property
     def num_schedulable(self) -> int:
@@ -106,63 +106,57 @@ class Lane:
     def youngest(self) -> Sequence:
         return next(reversed(self.sequences))
 
-    @property
-    def num_decoding(self) -> int:
-        return self.group.size
-
     # ------------------------------------------------------------------------------------------------- process
 
-    def _work(self) -> Generator[Event, Any, None]:
-        """Compose, compute, apply, for ever: the SimPy process of this lane."""
-        env, plan, replica = self.env, self.plan, self.replica
-        compose = self._policy.compose
+    def wake(self) -> bool:
+        """Let an idle lane compose at this instant, after all arrivals of it; False if it isn't idle."""
+        if not self._idle:
+            return False
+        self._idle = False
+        Boundary(self.env, 0, self._priority, [self._woken])
+        return True
+
+    def _woken(self, _: Event) -> None:
+        self._known_until_ns = self.env.now
+        self._go_on()
+
+    def _passed(self, _: Event) -> None:
+        """Apply the steps that ended at this boundary, and start the next."""
+        self._apply(self.env.now)
+        self._go_on()
+
+    def _go_on(self, _: Event | None = None) -> None:
+        """Compose the next step and start it; without one, be idle."""
+        now, plan, replica, compose = self.env.now, self.plan, self.replica, self._compose
+        if replica.first_stage_free_ns > now:
+            Boundary(self.env, replica.first_stage_free_ns - now, self._priority, [self._go_on])
+            return
         while True:
-            if replica.first_stage_free_ns and replica.first_stage_free_ns > env.now:
-                yield Boundary(env, replica.first_stage_free_ns - env.now, self._priority)
-                continue
             if replica.arriving:
                 replica.queue_arrived(self._known_until_ns)
             plan.reset()
             compose(self, plan)
-            if not (plan.num_decodes or plan.chunks or plan.stalls_ns):
-                if plan.num_preempted:
-                    continue  # blocks are free now that weren't when the policy looked for some: ask it again
-                if self._ended or replica.arriving:
-                    self._release_ended()
-                    self._known_until_ns = env.now
-                    continue
-                self._idle = env.event()
-                yield self._idle
-                self._known_until_ns = env.now
-                continue
-            now = env.now
-            self._launch(now)
-            self._boundary = Boundary(env, int(self.ends[-1]) - now, self._priority)
-            yield self._boundary
-            self._apply(env.now)
-
-    def wake(self) -> bool:
-        """Let an idle lane compose at this instant, after all arrivals of it; False if it isn't idle."""
-        event = self._idle
-        if event is None:
-            return False
-        self._idle = None
-        event._ok, event._value = True, None
-        self.env.schedule(event, self._priority, 0)  # type: ignore[arg-type]
-        return True
-
-    def _launch(self, now: int) -> None:
-        """Start the planned step, or the run of steps for which it stays the same."""
-        plan, replica = self.plan, self.replica
-        steps = 1
+            if plan.num_decodes or plan.chunks or plan.stalls_ns:
+                break
+            if plan.num_preempted:
+                continue  # blocks are free now that weren't when the policy looked for some: ask it again
+            if not self._ended and not replica.arriving:
+                self._idle = True
+                return
+            self._release_ended()
+            self._known_until_ns = now
+        changed = plan.changed
         if self._ended:
             self._release_ended()
-            somebody_looks = self.waiting or self.swapped or replica.arriving
-            may_repeat = not plan.changed and not somebody_looks
+            changed = changed or bool(self.waiting or self.swapped or replica.arriving)
+        if changed or not replica.fast_forward or (replica.arriving and replica.may_admit_arriving()):
+            self._start(now, 1)
         else:
-            may_repeat = not plan.changed
-        if may_repeat and replica.fast_forward and not (replica.arriving and replica.may_admit_arriving()):
-            steps = self._run_length()
+            self._start(now, self._run_length())
+
+    def _start(self, now: int, steps: int) -> None:
+        """Start the planned step, or a run of as many."""
+        plan, replica = self.plan, self.replica
         if steps == 1:
             end = now + plan.stalls_ns
             if replica.num_stages > 1:
@@ -172,34 +166,39 @@ class Lane:
             self._durations, self.ends = [end - now], [end]
         elif steps <= _FEW_STEPS:
             self._durations = few = self._cost.few_ns(plan.shape, steps)
-            self.ends = list(accumulate(few, initial=now))
-            del self.ends[0]
+            self.ends = ends = list(accumulate(few, initial=now))
+            del ends[0]
+            end = ends[-1]
         else:
             self._durations = many = self._cost.run_ns(plan.shape, steps)
-            self.ends = np.cumsum(many)
+            self.ends = many.cumsum()
             self.ends += now
+            end = int(self.ends[-1])
         self.start_ns = now
         self.steps = steps
-        replica.lane_started(now)
+        self._boundary = Boundary(self.env, end - now, self._priority, self._callbacks)
+        if not replica.active_lanes:
+            replica.busy_since_ns = now
+        replica.active_lanes += 1
+        if replica.num_stages > 1:
+            replica.wake_idle()
 
     def _run_length(self) -> int:
         """Return for how many steps the plan stays what it is: the policy, milestones and free blocks agree."""
         plan, group, kv = self.plan, self.group, self.kv
-        limit = self._policy.stable_steps(self, plan)
-        if limit > self._run_limit:
-            limit = self._run_limit
+        limit = self._run_limit
         for sequence, tokens, _ in plan.chunks:
             whole = sequence.remaining_prefill // tokens
             if whole < limit:
                 limit = whole
-        if limit <= 1:
-            return 1
         if plan.num_decodes:
             until = group.next_milestone() - group.step
             if until < limit:
                 limit = until
-                if limit <= 1:
-                    return 1
+        if limit > 1:
+            limit = min(limit, self._policy.stable_steps(self, plan))
+        if limit <= 1:
+            return 1
         if not plan.chunks:
             return 1 + group.steps_within(kv.free_blocks, 1, limit - 1)
         return limit if self.blocks_after_first(limit) + plan.keep_free_blocks <= kv.free_blocks else 1
@@ -263,7 +262,10 @@ class Lane:
             self.steps = done
             end_ns = int(self.ends[done - 1])
             self._apply(end_ns)
-            self.replica.lane_started(end_ns)  # with the step that is lost
+            replica = self.replica
+            if not replica.active_lanes:
+                replica.busy_since_ns = end_ns
+            replica.active_lanes += 1  # the step that is lost is in flight
 
     def _apply(self, end_ns: int) -> None:
         """Apply the steps done: tokens, KV, requests that end, prefills that complete."""
@@ -276,8 +278,10 @@ class Lane:
             self._take_blocks_after_first(steps)
             if steps == self._run_limit and steps < _LONGEST_RUN_LIMIT:
                 self._run_limit *= 2
-        replica.lane_ended(end_ns)
         counters, shape = self._counters, plan.shape
+        replica.active_lanes -= 1
+        if not replica.active_lanes:
+            counters.busy_ns += end_ns - replica.busy_since_ns
         counters.steps += steps
         counters.decode_tokens += steps * shape.decodes
         if shape.prefill_tokens or shape.padding_tokens:
@@ -285,6 +289,8 @@ class Lane:
             counters.padding_tokens += steps * shape.padding_tokens
         if self.kv.free_blocks < counters.least_free_kv_blocks:
             counters.least_free_kv_blocks = self.kv.free_blocks
+        if replica.num_stages > 1:
+            replica.wake_idle()
         self.steps = 0
         if self._batches is not None:
             batch = (replica.index, self.index, self.start_ns, end_ns, steps, plan.num_decodes, plan.prefill_tokens)

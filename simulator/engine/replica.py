@@ -73,6 +73,11 @@ class Replica:
         Called with the sequence, the time in ns and the outcome when a request ends here.
     fast_forward
         False makes every step an event of its own; results are the same.
+
+    Attributes
+    ----------
+    active_lanes, busy_since_ns
+        Batches in flight, and since when there has been one.
     """
 
     def __init__(
@@ -112,8 +117,8 @@ class Replica:
         self.first_stage_free_ns = 0
         self._stage_free_ns = [0] * config.num_stages
         self._on_end = on_end
-        self._active_lanes = 0
-        self._busy_since_ns = 0
+        self.active_lanes = 0
+        self.busy_since_ns = 0
         self._admits_in_order = self.policy.admits_in_order
         self._first_come_first_served = self.policy.admits_in_order and queueing.in_arrival_order
         self.next_sample_ns = recorder.sample_interval_ns
@@ -209,23 +214,7 @@ class Replica:
         self.first_stage_free_ns = free[0]
         return end_ns
 
-    def lane_started(self, now_ns: int) -> None:
-        """Note that a lane has a batch in flight; the idle ones may take what is still waiting."""
-        if not self._active_lanes:
-            self._busy_since_ns = now_ns
-        self._active_lanes += 1
-        if self.num_stages > 1:
-            self._wake_idle()
-
-    def lane_ended(self, now_ns: int) -> None:
-        """Note that a lane has none in flight any more."""
-        self._active_lanes -= 1
-        if not self._active_lanes:
-            self.counters.busy_ns += now_ns - self._busy_since_ns
-        if self.num_stages > 1:
-            self._wake_idle()
-
-    def _wake_idle(self) -> None:
+    def wake_idle(self) -> None:
         """Let the idle lanes that have something to do look again: a batch that left or returned changed memory."""
         for lane in self.lanes:
             if lane.sequences or self.waiting:
@@ -236,8 +225,8 @@ class Replica:
         self.sample_until(now_ns)
         for lane in self.lanes:
             lane.stop()
-        if self._active_lanes:
-            self.counters.busy_ns += now_ns - self._busy_since_ns
+        if self.active_lanes:
+            self.counters.busy_ns += now_ns - self.busy_since_ns
         for lane in self.lanes:
             for sequence in list(lane.sequences):
                 if sequence.group is not None:
@@ -269,7 +258,7 @@ class Replica:
                     decode += done * lane.plan.num_decodes
                     steps += done
                     kv += lane.blocks_after_first(done + 1)  # and those of the step in flight
-            busy = counters.busy_ns + (at - self._busy_since_ns if self._active_lanes else 0)
+            busy = counters.busy_ns + (at - self.busy_since_ns if self.active_lanes else 0)
             append((at, self.index, running, waiting, kv, prefill, decode, busy, steps))
             at += interval
         self.next_sample_ns = at

@@ -9,6 +9,7 @@ Only ``simulator`` differs between two runs of one scenario.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -285,18 +286,24 @@ def group_reasons(rows: Rows, reasons: Mapping[int, str]) -> list[dict[str, Any]
         ``outcome``, ``reason`` (a number that varies is shown as ``low..high``), ``requests`` (how many) and
         ``example`` (the first request_id), most frequent first.
     """
-    groups: dict[tuple[int, str], list[int]] = {}
     at = np.searchsorted(rows.row, np.fromiter(reasons.keys(), dtype=np.int64, count=len(reasons)))
-    for outcome, (row, text) in zip(rows.outcome[at].tolist(), reasons.items(), strict=True):
-        groups.setdefault((outcome, _NUMBER.sub("#", text)), []).append(row)
+    given = list(zip(rows.outcome[at].tolist(), reasons.values(), strict=True))
+    counts = Counter(given)
+    first: dict[tuple[int, str], int] = {}
+    for said, row in zip(given, reasons, strict=True):
+        if row < first.setdefault(said, row):
+            first[said] = row
+    groups: dict[tuple[int, str], list[str]] = {}
+    for outcome, text in counts:  # each text once, however many requests it was said of
+        groups.setdefault((outcome, _NUMBER.sub("#", text)), []).append(text)
     found = [
         {
             "outcome": OUTCOMES[Outcome(outcome)],
-            "reason": _with_ranges(template, [_NUMBER.findall(reasons[row]) for row in members]),
-            "requests": len(members),
-            "example": min(members),
+            "reason": _with_ranges(template, [_NUMBER.findall(text) for text in texts]),
+            "requests": sum(counts[outcome, text] for text in texts),
+            "example": min(first[outcome, text] for text in texts),
         }
-        for (outcome, template), members in groups.items()
+        for (outcome, template), texts in groups.items()
     ]
     return sorted(found, key=lambda group: (-group["requests"], group["example"]))
 

@@ -33,6 +33,7 @@ class Sarathi(BatchingPolicy):
         " block_space_manager/base_block_space_manager.py"
     )
     admits_in_order: ClassVar[bool] = True
+    repeats_admissions: ClassVar[bool] = True
     defaults: ClassVar[Mapping[str, Any]] = {
         "max_num_seqs": 128,
         "max_num_batched_tokens": 512,
@@ -63,7 +64,12 @@ class Sarathi(BatchingPolicy):
             left -= chunk
 
     def stable_steps(self, view: ReplicaView, plan: StepPlan) -> int:
-        """Return UNBOUNDED, but 1 where a chunk may cache blocks that let the first waiting request in."""
+        """Return UNBOUNDED, but 1 where a chunk may cache blocks that let the first waiting request in.
+
+        A step that admitted is followed by the same one if it used up the budget: nobody else is looked at then.
+        """
+        if plan.num_admitted:
+            return UNBOUNDED if plan.tokens >= view.limits.max_num_batched_tokens else 1
         if (
             plan.prefill_tokens
             and view.waiting

@@ -37,6 +37,7 @@ class VllmV1(BatchingPolicy):
         " vllm/v1/core/kv_cache_manager.py allocate_slots() (commits 00024d3, 003df29)"
     )
     admits_in_order: ClassVar[bool] = True
+    repeats_admissions: ClassVar[bool] = True
     defaults: ClassVar[Mapping[str, Any]] = {
         "max_num_seqs": 256,
         "max_num_batched_tokens": 2048,
@@ -108,8 +109,10 @@ class VllmV1(BatchingPolicy):
 
         A waiting request is held up by the token budget, the number of sequences or blocks. The first two end
         only with a completion, and so do blocks, unless a prompt that is computed now shares a prefix with
-        it.
+        it. A step that admitted is followed by the same one if it used up the budget: nobody else is looked at then.
         """
+        if plan.num_admitted:
+            return UNBOUNDED if plan.tokens >= view.limits.max_num_batched_tokens else 1
         if (
             plan.prefill_tokens
             and view.waiting

@@ -27,13 +27,15 @@ BEYOND_CHUNKS = "prefill attention: more or longer chunks than measured"
 """What is counted in ``substitutions``."""
 
 
-class Surface:
+class Surface(dict[int, Piecewise]):
     """Seconds over (count, size): a piecewise linear curve over size for each measured count, linear between counts.
 
-    Counts need not have been measured at the same sizes. ``max_count`` and ``max_size`` bound what was measured.
+    ``surface[count]`` is the curve of a count over the sum of its sizes, made when it is first asked for. Counts need
+    not have been measured at the same sizes. ``max_count`` and ``max_size`` bound what was measured.
     """
 
     def __init__(self, counts: Floats, sizes: Floats, times: Floats) -> None:
+        super().__init__()
         self._counts = sorted({float(count) for count in counts})
         self.max_count, self.max_size = self._counts[-1], float(sizes.max())
         self._points: list[Floats] = []
@@ -45,16 +47,8 @@ class Surface:
             last = (values[-1] - values[-2]) / (points[-1] - points[-2]) if len(points) > 1 else 0.0
             self._points.append(points)
             self._measured.append(Piecewise.through(points, values, float(last), self.max_size))
-        self._curves: dict[int, Piecewise] = {}
 
-    def curve(self, count: int) -> Piecewise:
-        """Return the seconds over the sum of the sizes of so many. Made once for each count, and kept."""
-        found = self._curves.get(count)
-        if found is None:
-            found = self._curves[count] = self._between(float(count))
-        return found
-
-    def _between(self, count: float) -> Piecewise:
+    def __missing__(self, count: int) -> Piecewise:
         at = bisect_right(self._counts, count, 1, max(1, len(self._counts) - 1)) - 1
         low, points = self._measured[at], self._points[at]
         values, slope = low.values_and_slope(points)
@@ -66,7 +60,8 @@ class Surface:
             values = values + (high - values) * weight
             slope += (high_slope - slope) * weight
         measured_to = self.max_size * count if count <= self.max_count else 0.0
-        return Piecewise.through(points * count, values, slope / count, measured_to)
+        self[count] = curve = Piecewise.through(points * count, values, slope / count, measured_to)
+        return curve
 
 
 class TableAttention:
@@ -90,14 +85,14 @@ class TableAttention:
 
     def decode(self, decodes: int) -> Piecewise:
         """Return the seconds of so many decodes over the tokens that they attend to."""
-        return self._estimate.decode(decodes) if self._decode is None else self._decode.curve(decodes)
+        return self._estimate.decode(decodes) if self._decode is None else self._decode[decodes]
 
     def prefill_s(self, chunks: int, new: int, cached: int, pairs: int, context: int) -> float:
         """Return the seconds of the chunks of one step."""
         table = self._prefill
         if table is None:
             return self._estimate.prefill_s(chunks, new, cached, pairs, context)
-        curve = table.curve(chunks)
+        curve = table[chunks]
         if pairs > curve.measured_to:
             self._substitutions[BEYOND_CHUNKS] += 1
         return curve.at(pairs)
@@ -107,7 +102,7 @@ class TableAttention:
         table = self._prefill
         if table is None:
             return self._estimate.prefill_run_s(chunks, new, cached, pairs, context)
-        curve = table.curve(chunks)
+        curve = table[chunks]
         if pairs[-1] > curve.measured_to:
             self._substitutions[BEYOND_CHUNKS] += int(np.count_nonzero(pairs > curve.measured_to))
         return curve.many(pairs)
@@ -140,11 +135,11 @@ class ChunkAttention(TableAttention):
     ) -> None:
         super().__init__(decode, prefill, estimate, substitutions)
         self._chunks = prefill
-        self._longest_row, self._token_s = longest.curve(1), token_s
+        self._longest_row, self._token_s = longest[1], token_s
 
     def prefill_s(self, chunks: int, new: int, cached: int, pairs: int, context: int) -> float:
         """Return the seconds of the chunks of one step."""
-        curve = self._chunks.curve(chunks)
+        curve = self._chunks[chunks]
         if pairs > curve.measured_to:
             self._substitutions[BEYOND_CHUNKS] += 1
         seconds = curve.at(pairs)

@@ -14,7 +14,7 @@ from collections.abc import Sequence as SequenceOf
 from heapq import heappop, heappush
 from itertools import count
 
-from simulator.engine.histogram import DurationHistogram, Durations, longest_ns
+from simulator.engine.histogram import DurationHistogram, Durations
 from simulator.engine.sequence import Sequence, State
 
 NEVER = 1 << 62
@@ -210,21 +210,16 @@ class DecodeGroup:
         if self.fresh:
             # Their first gaps are their own; from the second on they have everybody's.
             if self.size > len(self.fresh):
-                self._count([gap])
-                self._push_gap(begin, gap)
+                self._count([gap], begin)
             self._settle(first_end_ns)
             if steps > 1:
-                self._count(durations[1:])
-                self._push_gap(begin + 1, longest_ns(durations[1:]))
+                self._count(durations[1:], begin + 1)
         elif start_ns == self.last_ns:
-            self._count(durations)
-            self._push_gap(begin, longest_ns(durations))
+            self._count(durations, begin)
         else:
-            self._count([gap])
-            if steps > 1:
-                self._count(durations[1:])
-                gap = max(gap, longest_ns(durations[1:]))
-            self._push_gap(begin, gap)
+            gaps = durations.copy()
+            gaps[0] = gap
+            self._count(gaps, begin)
         self.kv_sq += steps * (2 * self.kv + steps * self.size)
         self.kv += steps * self.size
         self.window_kv += steps * self.window_growth
@@ -232,11 +227,18 @@ class DecodeGroup:
         self.last_ns = end_ns
         return self._pass_milestones() if self._milestones[0][0] <= self.step else ()
 
-    def _count(self, gaps: Durations) -> None:
-        """Count gaps of every settled member."""
+    def _count(self, gaps_ns: Durations, step: int) -> None:
+        """Count the gaps of every settled member, the first of them at ``step``."""
         for histogram, members in zip(self._histograms, self.class_sizes, strict=True):
             if members:
-                histogram.add_each(gaps, members)
+                histogram.add_each(gaps_ns, members)
+        longest_ns = max(gaps_ns) if isinstance(gaps_ns, list) else int(gaps_ns.max())
+        steps, maxima = self._gap_steps, self._gap_maxima
+        while maxima and maxima[-1] <= longest_ns:
+            maxima.pop()
+            steps.pop()
+        maxima.append(longest_ns)
+        steps.append(step)
 
     def _settle(self, first_end_ns: int) -> None:
         """Count the first gap of each fresh member, which has the others' from then on."""
@@ -248,15 +250,6 @@ class DecodeGroup:
             sequence.first_gap_step = self.step + 1
             self.class_sizes[sequence.class_code] += 1
         self.fresh.clear()
-
-    def _push_gap(self, step: int, gap: int) -> None:
-        """Note the largest gap of the steps from ``step`` to the next one noted."""
-        steps, maxima = self._gap_steps, self._gap_maxima
-        while maxima and maxima[-1] <= gap:
-            maxima.pop()
-            steps.pop()
-        maxima.append(gap)
-        steps.append(step)
 
     def _pass_milestones(self) -> list[Sequence]:
         ended: list[Sequence] = []

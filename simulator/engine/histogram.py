@@ -32,11 +32,6 @@ _EDGES_NS = bin_edges()
 _EDGES = _EDGES_NS.tolist()  # bisect on a list is quicker than NumPy for one value
 
 
-def longest_ns(durations_ns: Durations) -> int:
-    """Return the largest of at least one duration."""
-    return max(durations_ns) if isinstance(durations_ns, list) else int(durations_ns.max())
-
-
 class DurationHistogram:
     """Counts durations in ns. Binning is done in bulk, because one NumPy call costs as much as an engine step."""
 

@@ -145,14 +145,15 @@ class Lane:
                 return
             self._release_ended()
             self._known_until_ns = now
-        changed = plan.changed
+        repeatable = plan.repeatable
         if self._ended:
             self._release_ended()
-            changed = changed or bool(self.waiting or self.swapped or replica.arriving)
-        if changed or not replica.fast_forward or (replica.arriving and replica.may_admit_arriving()):
-            self._start(now, 1)
-        else:
+            if self.waiting or self.swapped or replica.arriving:
+                repeatable = False  # somebody looks at what was given back
+        if repeatable and replica.fast_forward and not (replica.arriving and replica.may_admit_arriving()):
             self._start(now, self._run_length())
+        else:
+            self._start(now, 1)
 
     def _start(self, now: int, steps: int) -> None:
         """Start the planned step, or a run of as many."""

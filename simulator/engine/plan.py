@@ -25,11 +25,14 @@ class Plan:
     parked
         Members of the decode group that `decode_some` left out of this step.
     changed
-        Whether requests were admitted, taken out, brought back or left out: the same step can't follow again then.
+        Whether requests were admitted, taken out, brought back or left out.
+    repeatable
+        Whether the same step could follow again: none of these, or admissions alone where the policy answers for them.
     """
 
     __slots__ = (
         "_lane",
+        "_repeats_admissions",
         "changed",
         "chunks",
         "keep_free_blocks",
@@ -39,17 +42,19 @@ class Plan:
         "num_swapped_in",
         "parked",
         "prefill_tokens",
+        "repeatable",
         "shape",
         "stalls_ns",
     )
 
     def __init__(self, lane: Lane) -> None:
         self._lane = lane
+        self._repeats_admissions = lane.replica.policy.repeats_admissions
         self.shape = BatchShape()
         self.chunks: list[tuple[Sequence, int, int]] = []
         self.parked: list[Sequence] = []
         self.prefill_tokens = 0
-        self.changed = True
+        self.changed = True  # as if there had been a step, for `reset` to set everything
         self.reset()
 
     def reset(self) -> None:
@@ -57,6 +62,7 @@ class Plan:
         self.num_decodes = self.stalls_ns = self.keep_free_blocks = 0
         if self.changed:
             self.changed = False
+            self.repeatable = True
             self.num_preempted = self.num_admitted = self.num_swapped_in = 0
             self.parked.clear()
         shape = self.shape
@@ -115,7 +121,7 @@ class Plan:
         for member in [s for s in lane.sequences if s.state is State.DECODING and s not in chosen]:
             lane.leave_group(member)
             self.parked.append(member)
-            self.changed = True
+            self.changed, self.repeatable = True, False
         return self.decode_all()
 
     # ------------------------------------------------------------------------------------------------ prefill
@@ -144,6 +150,8 @@ class Plan:
             lane.admitted(sequence, done)
             self.num_admitted += 1
             self.changed = True
+            if not self._repeats_admissions:
+                self.repeatable = False
         elif sequence.state is State.PREFILLING and sequence in lane.sequences and not sequence.planned:
             done = sequence.computed_tokens
             if not 1 <= tokens <= sequence.prefill_target - done:
@@ -191,7 +199,7 @@ class Plan:
         if sequence.planned or (self.num_decodes and sequence.state is State.DECODING):
             raise PolicyError(f"{lane.policy_name}: preempts {sequence!r} after scheduling it in the same step")
         self.num_preempted += 1
-        self.changed = True
+        self.changed, self.repeatable = True, False
         self.stalls_ns += lane.preempt(sequence, swap)
 
     def swap_in(self, request: RequestView, *, keep_free_blocks: int = 0) -> bool:
@@ -205,7 +213,7 @@ class Plan:
         if stall_ns is None:
             return False
         self.num_swapped_in += 1
-        self.changed = True
+        self.changed, self.repeatable = True, False
         self.stalls_ns += stall_ns
         return True
 

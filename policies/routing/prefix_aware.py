@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -44,7 +45,9 @@ class PrefixAware(RoutingPolicy):
 
     def reset(self) -> None:
         """Begin with nothing remembered."""
-        self._replica_of: dict[int, int] = {}  # block to replica, least recently sent first
+        # Block to replica, least recently sent first. A plain dict would look for its first entry among all those that
+        # were taken out before it.
+        self._replica_of: OrderedDict[int, int] = OrderedDict()
         self._remembered = np.zeros(0, np.int64)
 
     def route(self, request: ArrivalView, cluster: ClusterView) -> int:
@@ -53,12 +56,13 @@ class PrefixAware(RoutingPolicy):
         count = cluster.num_replicas
         if self._remembered.size < count:
             self._remembered = np.concatenate([self._remembered, np.zeros(count - self._remembered.size, np.int64)])
+        least_loaded = int(load.argmin())
         hashes = request.block_hashes
         if not len(hashes):
-            return int(load.argmin())
-        most, least = int(load.max()), int(load.min())
+            return least_loaded
+        most, least = int(load[load.argmax()]), int(load[least_loaded])
         if most - least > self.balance_abs_threshold and most > least * self.balance_rel_threshold:
-            chosen = int(load.argmin())
+            chosen = least_loaded
         else:
             chosen = self._by_prefix(request, hashes, count)
         self._remember(hashes, chosen)
@@ -81,15 +85,18 @@ class PrefixAware(RoutingPolicy):
 
     def _remember(self, hashes: Sequence[int], replica: int) -> None:
         known, remembered = self._replica_of, self._remembered
-        pop = known.pop
+        replica_of, move_to_end = known.get, known.move_to_end
         added = 0
         for block in reversed(hashes):
-            before = pop(block, -1)
-            known[block] = replica
+            before = replica_of(block, -1)
             if before != replica:
+                known[block] = replica
                 added += 1
                 if before >= 0:
                     remembered[before] -= 1
+            if before >= 0:
+                move_to_end(block)
         remembered[replica] += added
         while len(known) > self.max_blocks:
-            remembered[pop(next(iter(known)))] -= 1
+            _, forgotten = known.popitem(last=False)
+            remembered[forgotten] -= 1

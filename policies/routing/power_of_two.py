@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from policies.protocols import ArrivalView, ClusterView, RoutingPolicy
+from policies.routing._draws import Draws
 
 
 @dataclass
@@ -21,13 +22,16 @@ class PowerOfTwo(RoutingPolicy):
         " SGLang sgl-router src/policies/power_of_two.rs"
     )
 
+    def reset(self) -> None:
+        """Begin with nothing drawn."""
+        self._draws = Draws()
+
     def route(self, request: ArrivalView, cluster: ClusterView) -> int:
         """Return the less loaded of two replicas drawn at random."""
         count = cluster.num_replicas
         if count == 1:
             return 0
-        first = int(cluster.rng.integers(count))
-        second = int(cluster.rng.integers(count - 1))
+        first, second = self._draws.next(cluster.rng, (count, count - 1))
         if second >= first:
             second += 1
         load = cluster.outstanding_requests

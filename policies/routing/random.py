@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from policies.protocols import ArrivalView, ClusterView, RoutingPolicy
+from policies.routing._draws import Draws
 
 
 @dataclass
@@ -15,6 +16,10 @@ class Random(RoutingPolicy):
     name: ClassVar[str] = "random"
     source: ClassVar[str] = "the usual baseline; SGLang sgl-router src/policies/random.rs"
 
+    def reset(self) -> None:
+        """Begin with nothing drawn."""
+        self._draws = Draws()
+
     def route(self, request: ArrivalView, cluster: ClusterView) -> int:
         """Return a replica drawn at random."""
-        return int(cluster.rng.integers(cluster.num_replicas))
+        return self._draws.next(cluster.rng, (cluster.num_replicas,))[0]

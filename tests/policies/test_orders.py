@@ -97,6 +97,26 @@ def test_random_is_uniform():
     assert all(abs(count[replica] - 1000) < 5 * math.sqrt(750) for replica in range(4))
 
 
+def test_random_numbers_are_those_that_numpy_gives_one_by_one():
+    """Also when the cluster changes its size: what was drawn for the old one is left."""
+    clusters = [FakeCluster.of([0] * 5, seed=3), FakeCluster.of([0] * 8, seed=4)]
+    policy = Random()
+    for cluster, seed in zip(clusters, (3, 4), strict=True):
+        alone = np.random.default_rng(seed)
+        for _ in range(1500):
+            assert policy.route(FakeArrival(), cluster) == alone.integers(cluster.num_replicas)
+
+
+def test_power_of_two_compares_the_replicas_that_numpy_gives_one_by_one():
+    load = list(range(9))
+    cluster, alone = FakeCluster.of(load, seed=5), np.random.default_rng(5)
+    policy = PowerOfTwo()
+    for _ in range(1500):
+        first, second = int(alone.integers(9)), int(alone.integers(8))
+        second += second >= first
+        assert policy.route(FakeArrival(), cluster) == min(first, second)  # the load of a replica is its number here
+
+
 def test_power_of_two_never_takes_the_most_loaded_and_favours_the_least():
     cluster = FakeCluster.of([0, 1, 2, 3], seed=7)
     policy = PowerOfTwo()

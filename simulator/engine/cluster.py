@@ -113,12 +113,10 @@ class Cluster:
         self.router = router
         self.rng = rng
         self.num_replicas = len(configs)
-        self._requests: npt.NDArray[np.int64] = np.zeros(len(configs), dtype=np.int64)
-        self._tokens: npt.NDArray[np.int64] = np.zeros(len(configs), dtype=np.int64)
-        self.outstanding_requests = self._requests.view()
-        self.outstanding_requests.flags.writeable = False
-        self.outstanding_tokens = self._tokens.view()
-        self.outstanding_tokens.flags.writeable = False
+        self.outstanding_requests: npt.NDArray[np.int64] = np.zeros(len(configs), dtype=np.int64)
+        self.outstanding_tokens: npt.NDArray[np.int64] = np.zeros(len(configs), dtype=np.int64)
+        self._requests, self._tokens = self.outstanding_requests.data, self.outstanding_tokens.data
+        self.outstanding_requests.flags.writeable = self.outstanding_tokens.flags.writeable = False
         self.replicas = [
             Replica(self.env, i, config, self.recorder, self._ended, fast_forward=fast_forward)
             for i, config in enumerate(configs)
@@ -130,6 +128,7 @@ class Cluster:
         self._class = np.ascontiguousarray(workload.class_codes, dtype=np.int64).data
         self._priority = np.ascontiguousarray(workload.priorities, dtype=np.int64).data
         self._session = np.ascontiguousarray(workload.session_ids, dtype=np.int64).data
+        self._hash_offsets = None if workload.hash_offsets is None else np.ascontiguousarray(workload.hash_offsets).data
         self.num_arrived = 0
         self.num_ended = 0
         self.num_truncated = 0
@@ -195,8 +194,8 @@ class Cluster:
         sequence.arrival_order = self.num_arrived
         if workload.tenants is not None:
             sequence.tenant = workload.tenants[row]
-        if workload.hash_offsets is not None and workload.hash_values is not None:
-            first, end = workload.hash_offsets[row], workload.hash_offsets[row + 1]
+        if self._hash_offsets is not None and workload.hash_values is not None:
+            first, end = self._hash_offsets[row], self._hash_offsets[row + 1]
             sequence.hashes = workload.hash_values[first:end].tolist()
         index = self._route(sequence)
         weight = prompt if predicted != predicted else prompt + round(predicted)

@@ -174,16 +174,28 @@ def frame(columns: Mapping[str, Any], rows: int) -> pd.DataFrame:
     rows
         Number of rows.
     """
-    table = pd.DataFrame(index=pd.RangeIndex(rows))
+    table: dict[str, Any] = {}
+    index = pd.RangeIndex(rows)
     for name, column in COLUMNS.items():
         value = columns.get(name)
-        if column.kind == "text":
-            table[name] = pd.Series(value if value is not None else None, index=table.index, dtype="object")
+        if value is None:
+            table[name] = _nothing(column, rows)
+        elif column.kind == "text":
+            table[name] = pd.Series(value, index=index, dtype="object")
         elif column.kind == "count":
-            table[name] = pd.array([pd.NA] * rows if value is None else _spread(value, rows), dtype="Int64")
+            table[name] = pd.array(_spread(value, rows), dtype="Int64")
         else:
-            table[name] = np.full(rows, np.nan) if value is None else np.asarray(_spread(value, rows), dtype=np.float64)
-    return table
+            table[name] = np.asarray(_spread(value, rows), dtype=np.float64)
+    return pd.DataFrame(table, index=index)
+
+
+def _nothing(column: Column, rows: int) -> Any:
+    """Return an empty column, made at once: most columns of a table are."""
+    if column.kind == "text":
+        return pd.Series(np.full(rows, None), dtype="object")
+    if column.kind == "count":
+        return pd.arrays.IntegerArray(np.ones(rows, np.int64), np.ones(rows, np.bool_))
+    return np.full(rows, np.nan)
 
 
 def _spread(value: Any, rows: int) -> Any:
@@ -211,10 +223,13 @@ def validate(table: pd.DataFrame, where: str) -> pd.DataFrame:
             raise InputError(f"{where}: has no column {name!r} ({column.doc})")
     if table.empty:
         raise InputError(f"{where}: has no rows")
-    checked = pd.DataFrame(index=pd.RangeIndex(len(table)))
-    for name, column in COLUMNS.items():
-        values = table[name].to_numpy() if name in table.columns else [None] * len(table)
-        checked[name] = _typed(pd.Series(values, dtype="object"), name, column, where)
+    columns = {
+        name: _typed(table[name].reset_index(drop=True), name, column, where)
+        if name in table.columns
+        else _nothing(column, len(table))
+        for name, column in COLUMNS.items()
+    }
+    checked = pd.DataFrame(columns, index=pd.RangeIndex(len(table)))
     _check_operators(checked, where)
     return checked
 
@@ -224,11 +239,12 @@ def _typed(values: pd.Series[Any], name: str, column: Column, where: str) -> pd.
     if column.required and missing.any():
         raise InputError(f"{where}, row {_first(missing)}: {name} is empty; it is needed: {column.doc}")
     if column.kind == "text":
-        bad = ~missing & ~values.map(lambda value: isinstance(value, str) and value != "")
-        if bad.any():
-            raise InputError(f"{where}, row {_first(bad)}: {name} must be a text, got {values[bad].iloc[0]!r}")
-        return values.where(~missing, None)
-    numbers = pd.to_numeric(values.where(~missing, np.nan), errors="coerce").astype("float64")
+        return _texts(values, name, where)
+    if values.dtype.kind in "iuf":
+        numbers = pd.Series(values.to_numpy(dtype=np.float64, na_value=np.nan))
+    else:
+        plain = values.astype("object")
+        numbers = pd.to_numeric(plain.where(~missing, np.nan), errors="coerce").astype("float64")
     bad = ~missing & ~(np.isfinite(numbers) & (numbers >= 0))
     what = "a number of at least 0"
     if column.kind == "count":
@@ -238,21 +254,36 @@ def _typed(values: pd.Series[Any], name: str, column: Column, where: str) -> pd.
         bad |= ~missing & ~(numbers > 0)
         what = "a number above 0 (seconds)"
     if bad.any():
-        raise InputError(f"{where}, row {_first(bad)}: {name} must be {what}, got {values[bad].iloc[0]!r}")
+        given = values.astype("object")[bad].iloc[0]
+        raise InputError(f"{where}, row {_first(bad)}: {name} must be {what}, got {given!r}")
     return numbers.astype("Int64") if column.kind == "count" else numbers
 
 
+def _texts(values: pd.Series[Any], name: str, where: str) -> pd.Series[Any]:
+    """Return a column of texts, None where there is none. Each distinct text is looked at once, and kept once."""
+    try:
+        codes, found = pd.factorize(values)
+    except TypeError:  # something without a hash, a list, which the loop comes upon
+        codes, found = np.arange(len(values)), pd.Index(values.where(values.notna(), "none"))
+    for code, text in enumerate(found):
+        if not isinstance(text, str) or text == "":
+            bad = values[codes == code].astype("object")
+            raise InputError(f"{where}, row {bad.index[0] + 1}: {name} must be a text, got {bad.iloc[0]!r}")
+    return pd.Series(np.array([*found, None], dtype="object")[codes], dtype="object")
+
+
 def _check_operators(table: pd.DataFrame, where: str) -> None:
-    for operator, rows in table.groupby("operator", sort=True):
+    codes, operators = pd.factorize(table["operator"], sort=True)
+    for code, operator in enumerate(operators):
+        rows = np.flatnonzero(codes == code)
         if operator not in OPERATORS:
-            row = int(rows.index[0]) + 1
             raise InputError(
-                f"{where}, row {row}: unknown operator {operator!r}{did_you_mean(str(operator), OPERATORS)}"
+                f"{where}, row {rows[0] + 1}: unknown operator {operator!r}{did_you_mean(str(operator), OPERATORS)}"
             )
         for name in OPERATORS[str(operator)]:
-            missing = rows[name].isna()
+            missing = table[name].isna().to_numpy()[rows]
             if missing.any():
-                row = int(rows.index[missing.to_numpy()][0]) + 1
+                row = rows[missing.argmax()] + 1
                 raise InputError(f"{where}, row {row}: {operator!s} needs {name} ({COLUMNS[name].doc})")
 
 

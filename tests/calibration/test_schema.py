@@ -39,6 +39,11 @@ def test_every_column_that_an_operator_needs_is_a_column():
         ({"power_w": -1.0}, "here, row 1: power_w must be a number of at least 0, got -1"),
         ({"source": None}, "here, row 1: source is empty; it is needed: who measured it"),
         ({"hardware": 7}, "here, row 1: hardware must be a text, got 7"),
+        ({"kernel": ["a", ""]}, "here, row 2: kernel must be a text, got ''"),
+        ({"kernel": [None, ["a"]]}, r"here, row 2: kernel must be a text, got \['a'\]"),
+        ({"kernel": [3.0, "a"]}, r"here, row 1: kernel must be a text, got 3\.0"),
+        ({"tokens": [8, -3]}, r"here, row 2: tokens must be a whole number of at least 0, got -3$"),
+        ({"operator": ["qkv", "gemm"], "n": 1}, "here, row 2: gemm needs k"),
     ],
 )
 def test_a_bad_value_is_named_with_its_row(columns, message):

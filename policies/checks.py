@@ -345,7 +345,7 @@ def check_follows_replica_count(factory: Factory) -> None:
 
 
 def check_ranks(factory: Factory) -> None:
-    """Check that ranks are numbers, before and after evictions, also of blocks without tokens."""
+    """Check that ranks are numbers, and as announced, before and after evictions, also of blocks without tokens."""
     policy = factory()
     assert isinstance(policy, KVEvictionPolicy), f"is a {policy.kind} policy"
     for number in range(50):
@@ -353,6 +353,8 @@ def check_ranks(factory: Factory) -> None:
         block = FakeBlock(1 + number % 3, tokens, 16 * (number % 5), number % 4, number, number + 3)
         rank = policy.rank(block)
         assert isinstance(rank, int | float) and not math.isnan(rank), f"the rank of a block is {rank!r}"
+        if policy.in_release_order:
+            assert rank == block.released_order, "says that it ranks in the order of release, but doesn't"
         policy.evicted(rank)
 
 

@@ -596,9 +596,17 @@ class RoutingPolicy(Policy):
 
 @dataclass
 class KVEvictionPolicy(Policy):
-    """Chooses which cached, unreferenced blocks go first when KV memory is needed."""
+    """Chooses which cached, unreferenced blocks go first when KV memory is needed.
+
+    Class attributes
+    ----------------
+    in_release_order
+        True if every rank is the ``released_order``: the engine then keeps that order without asking for ranks, and
+        doesn't call :meth:`evicted`.
+    """
 
     kind: ClassVar[str] = "kv_eviction"
+    in_release_order: ClassVar[bool] = False
 
     def rank(self, block: CachedBlockView) -> float:
         """Return the rank of a block that became unreferenced; the smallest rank is evicted first.

@@ -22,6 +22,8 @@ class Lru(KVEvictionPolicy):
         "vLLM vllm/v1/core/kv_cache_utils.py FreeKVCacheBlockQueue; SGLang mem_cache/evict_policy.py"
     )
 
+    in_release_order: ClassVar[bool] = True
+
     def rank(self, block: CachedBlockView) -> float:
         """Return the order of its release."""
         return float(block.released_order)

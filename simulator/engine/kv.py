@@ -14,13 +14,16 @@ from __future__ import annotations
 
 from collections import deque
 from heapq import heapify, heappop, heappush
-from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from policies.protocols import KVEvictionPolicy
 
 if TYPE_CHECKING:
     from simulator.engine.sequence import Sequence
+
+
+VOID_ENTRIES_KEPT = 1024
+"""Void entries of an order of eviction that aren't worth tidying up."""
 
 
 class CacheUnit:
@@ -49,6 +52,130 @@ class CacheUnit:
         self.hits = 0
         self.cached_order = order
         self.released_order = 0
+
+
+class FreedUnits(Protocol):
+    """Unreferenced units in the order of their eviction.
+
+    One that is found again keeps its entry, which is void from then on: its number isn't the unit's ``released_order``.
+
+    Attributes
+    ----------
+    num_void
+        Void entries; counted up by whoever refers to units again.
+    """
+
+    num_void: int
+
+    def __len__(self) -> int:
+        """Entries, void ones included."""
+        ...
+
+    def push(self, units: list[CacheUnit], order: int) -> int:
+        """Take in units released together, those of a prefix from its start, after number ``order``; return the last.
+
+        The list is kept.
+        """
+        ...
+
+    def evict(self, blocks: int, cached: dict[int, CacheUnit]) -> int:
+        """Give up contents of at least so many blocks and their identities in the cache; return how many more."""
+        ...
+
+
+class FreedLine:
+    """Units in the order of their release, of those released together the last first; asks the policy nothing."""
+
+    __slots__ = ("_groups", "_num_entries", "num_void")
+
+    def __init__(self) -> None:
+        self._groups: deque[tuple[int, list[CacheUnit]]] = deque()
+        self._num_entries = 0
+        self.num_void = 0
+
+    def __len__(self) -> int:
+        return self._num_entries
+
+    def push(self, units: list[CacheUnit], order: int) -> int:
+        order += 1
+        for unit in units:
+            unit.released_order = order
+        self._groups.append((order, units))
+        self._num_entries += len(units)
+        if 2 * self.num_void > self._num_entries + VOID_ENTRIES_KEPT:
+            self._drop_void()
+        return order
+
+    def evict(self, blocks: int, cached: dict[int, CacheUnit]) -> int:
+        # A tail goes whole: what is left of it is spare, and taken before the next unit, as if it still stood here.
+        while blocks > 0:
+            order, units = self._groups[0]
+            while units and blocks > 0:
+                unit = units.pop()
+                self._num_entries -= 1
+                if unit.released_order != order:
+                    self.num_void -= 1
+                    continue
+                blocks -= unit.num_blocks
+                if unit.identity is not None:
+                    del cached[unit.identity]
+            if not units:
+                self._groups.popleft()
+        return -blocks
+
+    def _drop_void(self) -> None:
+        """Forget void entries, or a long run with many hits would keep them all."""
+        groups = ((order, [unit for unit in units if unit.released_order == order]) for order, units in self._groups)
+        self._groups = deque(group for group in groups if group[1])
+        self._num_entries = sum(len(units) for _, units in self._groups)
+        self.num_void = 0
+
+
+class FreedHeap:
+    """Units by the rank that the policy gives them when they are released, then by the order of release."""
+
+    __slots__ = ("_entries", "_eviction", "num_void")
+
+    def __init__(self, eviction: KVEvictionPolicy) -> None:
+        self._eviction = eviction
+        self._entries: list[tuple[float, int, CacheUnit]] = []
+        self.num_void = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def push(self, units: list[CacheUnit], order: int) -> int:
+        for unit in reversed(units):
+            order += 1
+            unit.released_order = order
+            heappush(self._entries, (self._eviction.rank(unit), order, unit))
+        if 2 * self.num_void > len(self._entries) + VOID_ENTRIES_KEPT:
+            self._drop_void()
+        return order
+
+    def evict(self, blocks: int, cached: dict[int, CacheUnit]) -> int:
+        entries = self._entries
+        while blocks > 0:
+            rank, order, unit = entries[0]
+            void = unit.released_order != order
+            if unit.identity is None and unit.num_blocks > blocks and not void:
+                unit.num_blocks -= blocks  # nobody can find it, so it needn't go whole
+                return 0
+            heappop(entries)
+            if void:
+                self.num_void -= 1
+                continue
+            self._eviction.evicted(rank)
+            blocks -= unit.num_blocks
+            if unit.identity is not None:
+                del cached[unit.identity]
+        return -blocks
+
+    def _drop_void(self) -> None:
+        """Forget void entries, or a long run with many hits would keep them all."""
+        self._entries = [entry for entry in self._entries if entry[2].released_order == entry[1]]
+        heapify(self._entries)
+        self.num_void = 0
 
 
 class KVManager:
@@ -123,10 +250,7 @@ class PrefixKVManager(KVManager):
     """
 
     __slots__ = (
-        "_evictable",
-        "_eviction",
-        "_heap",
-        "_line",
+        "_freed",
         "_order",
         "_spare",
         "unit_blocks",
@@ -141,13 +265,8 @@ class PrefixKVManager(KVManager):
         self.unit_blocks = unit_blocks
         self.unit_tokens = unit_blocks * block_size
         self.units: dict[int, CacheUnit] = {}
-        self._eviction = eviction
+        self._freed: FreedUnits = FreedLine() if eviction.in_release_order else FreedHeap(eviction)
         self._spare = total_blocks  # free blocks without contents: taken before anything is evicted
-        # Unreferenced units, smallest rank and then order of release first. One that ranks no lower than the last of
-        # the line stands behind it, as under lru all do, and needs no heap; the first of line or heap goes next.
-        self._line: deque[tuple[float, int, CacheUnit]] = deque()
-        self._heap: list[tuple[float, int, CacheUnit]] = []
-        self._evictable = 0
         self._order = 0
 
     def held_by(self, sequence: Sequence) -> int:
@@ -183,7 +302,7 @@ class PrefixKVManager(KVManager):
             unit.hits += 1
         for unit in unreferenced:
             unit.released_order = 0
-        self._evictable -= len(unreferenced)
+        self._freed.num_void += len(unreferenced)
         self.free_blocks -= revived_blocks
         sequence.units = hits
         self.take(need)
@@ -194,33 +313,8 @@ class PrefixKVManager(KVManager):
         self.free_blocks -= blocks
         self._spare -= blocks
         if self._spare < 0:
-            self._evict()
-
-    def _evict(self) -> None:
-        """Give up contents of free blocks, in the order of the policy, until those just taken are made up for."""
-        line, heap = self._line, self._heap
-        missing = -self._spare
-        while missing > 0:
-            in_line = not heap or (line and line[0] < heap[0])
-            rank, order, unit = line[0] if in_line else heap[0]
-            void = unit.released_order != order  # it was found again since
-            if unit.identity is None and unit.num_blocks > missing and not void:
-                unit.num_blocks -= missing
-                missing = 0
-                break
-            if in_line:
-                line.popleft()
-            else:
-                heappop(heap)
-            if void:
-                continue
-            self._evictable -= 1
-            self._eviction.evicted(rank)
-            if unit.identity is not None:
-                del self.units[unit.identity]
-                self.version += 1
-            missing -= unit.num_blocks
-        self._spare = -missing
+            self._spare = self._freed.evict(-self._spare, self.units)
+            self.version += 1
 
     def computed(self, sequence: Sequence, tokens: int) -> None:
         held = sequence.units
@@ -247,36 +341,15 @@ class PrefixKVManager(KVManager):
 
     def release(self, sequence: Sequence) -> None:
         freed = []
-        if sequence.private_blocks:
-            self._order += 1
-            freed.append(CacheUnit(None, sequence.private_blocks, 0, sequence.context_tokens, self._order))
-            sequence.private_blocks = 0
-        freed += reversed(sequence.units)
-        sequence.units = []
-        line, heap, rank_of, order = self._line, self._heap, self._eviction.rank, self._order
-        last_rank = line[-1][0] if line else -inf
-        blocks = units = 0
-        for unit in freed:
+        for unit in sequence.units:
             unit.references = references = unit.references - 1
-            if references:
-                continue
-            unit.released_order = order = order + 1
-            blocks += unit.num_blocks
-            units += 1
-            rank = rank_of(unit)
-            if rank >= last_rank:
-                line.append((rank, order, unit))
-                last_rank = rank
-            else:
-                heappush(heap, (rank, order, unit))
-        self._order = order
-        self.free_blocks += blocks
-        self._evictable += units
-        if len(line) + len(heap) > 2 * self._evictable + 1024:
-            self._drop_void_entries()
-
-    def _drop_void_entries(self) -> None:
-        """Forget entries of units found again since, or a long run with many hits would keep them all."""
-        self._line = deque(entry for entry in self._line if entry[2].released_order == entry[1])
-        self._heap = [entry for entry in self._heap if entry[2].released_order == entry[1]]
-        heapify(self._heap)
+            if not references:
+                freed.append(unit)
+        sequence.units = []
+        private = sequence.private_blocks
+        self.free_blocks += private + len(freed) * self.unit_blocks
+        if private:
+            self._order += 1
+            freed.append(CacheUnit(None, private, 0, sequence.context_tokens, self._order))
+            sequence.private_blocks = 0
+        self._order = self._freed.push(freed, self._order)

@@ -342,7 +342,7 @@ def one_value(table: pd.DataFrame, column: str, where: str) -> str | None:
     InputError
         If there are several: rows of several models or machines don't make one cost model.
     """
-    found = sorted(set(table[column].dropna()))
+    found = sorted(table[column].dropna().unique())
     if len(found) > 1:
         raise InputError(f"{where}: rows have several values of {column} ({', '.join(found)}); choose one")
     return found[0] if found else None
@@ -350,7 +350,7 @@ def one_value(table: pd.DataFrame, column: str, where: str) -> str | None:
 
 def tp_degrees(table: pd.DataFrame) -> list[int]:
     """Return the tensor parallel sizes that were measured, ascending."""
-    return sorted({int(value) for value in table["tp"].dropna()})
+    return sorted(int(value) for value in table["tp"].dropna().unique())
 
 
 def relative_errors(predicted: Iterable[float], measured: Iterable[float]) -> tuple[float, float]:

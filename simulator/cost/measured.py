@@ -367,13 +367,10 @@ class MeasuredCost:
 
     def _describe(self, rows: pd.DataFrame) -> tuple[str, ...]:
         """Lines of ``sources``."""
+        told = rows[["software", "software_version", "date", "source"]].drop_duplicates()
         made = sorted(
-            {
-                f"{software} {version}, {date}, {source}"
-                for software, version, date, source in zip(
-                    rows["software"], rows["software_version"], rows["date"], rows["source"], strict=True
-                )
-            }
+            f"{software} {version}, {date}, {source}"
+            for software, version, date, source in told.itertuples(index=False)
         )
         hardware = one_value(rows, "hardware", self._where)
         lines = [f"measured: {len(rows)} kernel times on {hardware}, {line} ({self._where})" for line in made[:1]]
@@ -457,7 +454,7 @@ def check_hardware(rows: pd.DataFrame, accelerator: Accelerator, where: str) -> 
     """
     from hardware_profiles import load_accelerator
 
-    for name in sorted(set(rows["hardware"])):
+    for name in sorted(rows["hardware"].unique()):
         try:
             known = load_accelerator(name).name
         except ValueError:

@@ -99,5 +99,9 @@ def _stamp(path: str) -> int:
 
 @lru_cache(maxsize=2)
 def _loaded(profiles: tuple[tuple[str, int], ...]) -> pd.DataFrame:
-    """Read measurements; kept, as many runs of one process mostly use the same. Nobody writes into the table."""
-    return pd.concat([load_measurements(path) for path, _ in profiles], ignore_index=True)
+    """Read measurements, ordered by operator; kept, as many runs of one process mostly use the same.
+
+    Nobody writes into the table.
+    """
+    rows = pd.concat([load_measurements(path) for path, _ in profiles], ignore_index=True)
+    return rows.sort_values("operator", kind="stable", ignore_index=True)

@@ -128,17 +128,10 @@ def growth_and_scatter(values: npt.NDArray[np.float64]) -> tuple[float, float]:
     """
     at = np.arange(len(values))
     i, j = np.triu_indices(len(values), k=1)
-    slope = _median((values[j] - values[i]) / (at[j] - at[i]))
+    slope = float(np.median((values[j] - values[i]) / (at[j] - at[i])))
     residuals = values - slope * at
-    scatter = _MAD_TO_SIGMA * _median(np.abs(residuals - _median(residuals)))
+    scatter = _MAD_TO_SIGMA * float(np.median(np.abs(residuals - np.median(residuals))))
     return slope * (len(values) - 1), scatter
-
-
-def _median(values: npt.NDArray[np.float64]) -> float:
-    """Return the median, as NumPy's own function does, which imports NumPy's masked arrays first (10 ms)."""
-    half = len(values) // 2
-    middle = [half] if len(values) % 2 else [half - 1, half]
-    return float(np.partition(values, middle)[middle].mean())
 
 
 def _count_until(instants: npt.NDArray[np.int64], times: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -19,7 +19,7 @@ from simulator.cost.graphs import NO_GRAPHS, CudaGraphs
 from simulator.cost.kernels import Floats, Kernels, KernelShapes, widened
 from simulator.cost.links import P2P_LATENCY_S
 from simulator.cost.operators import OperatorTimes, idle_experts
-from simulator.cost.piecewise import Piecewise
+from simulator.cost.piecewise import Curves, Piecewise
 from simulator.cost.shape import BatchShape
 from simulator.errors import InputError
 
@@ -74,7 +74,8 @@ class OperatorCost:
         sliding = [sum(map(model.is_sliding_layer, layers)) if self._window else 0 for layers in self._layers]
         self._last = len(self._layers) - 1
         self._plain = not self._last and self._window is None
-        self._decode_curves_ns: dict[int, Piecewise] = {}
+        self._decode, self._window_decode = Curves(kernels.attention.decode), Curves(kernels.window_attention.decode)
+        self._decode_steps_ns = Curves(self._decode_step_ns)
         self._attention_layers = [
             (stage, float(len(layers) - sliding[stage]), float(sliding[stage]))
             for stage, layers in enumerate(self._layers)
@@ -105,10 +106,13 @@ class OperatorCost:
             return sum(self.stage_ns(shape))
         if shape.chunks:
             return self._chunk_steps_ns(shape, 1)[0]
-        if shape.padding_tokens or not shape.decodes:
+        decodes, attended = shape.decodes, shape.decode_kv
+        if shape.padding_tokens or not decodes:
             return self.stage_ns(shape)[0]
-        curve = self._decode_step_ns(shape, 1)
-        duration = round(curve.at(shape.decode_kv))
+        curve = self._decode_steps_ns[decodes]
+        if attended > curve.measured_to:
+            self._substitutions[BEYOND_DECODES] += 1
+        duration = round(curve.at(attended))
         return duration if duration > 1 else 1
 
     def few_ns(self, shape: BatchShape, k: int) -> list[int]:
@@ -119,7 +123,10 @@ class OperatorCost:
         if shape.chunks:
             return self._chunk_steps_ns(shape, k)
         decodes, attended = shape.decodes, shape.decode_kv
-        values = self._decode_step_ns(shape, k).each(range(attended, attended + k * decodes, decodes))
+        curve = self._decode_steps_ns[decodes]
+        if attended + (k - 1) * decodes > curve.measured_to:
+            self._substitutions[BEYOND_DECODES] += k
+        values = curve.each(range(attended, attended + k * decodes, decodes))
         durations = [round(value) for value in values]
         return durations if min(durations) > 0 else [max(1, duration) for duration in durations]
 
@@ -143,7 +150,10 @@ class OperatorCost:
         """Durations of ``k`` steps, equal to those of `step_ns` to the last bit."""
         if self._plain and shape.decodes and not shape.chunks and not shape.padding_tokens:
             decodes, attended = shape.decodes, shape.decode_kv
-            values = self._decode_step_ns(shape, k).many(np.arange(attended, attended + k * decodes, decodes))
+            curve = self._decode_steps_ns[decodes]
+            if attended + (k - 1) * decodes > curve.measured_to:
+                self._substitutions[BEYOND_DECODES] += k
+            values = curve.many(np.arange(attended, attended + k * decodes, decodes))
             return np.maximum(np.rint(values), 1.0).astype(np.int64)
         tokens = shape.decodes + shape.prefill_tokens + shape.padding_tokens
         table = self._chunk_steps if shape.chunks else self._decode_steps
@@ -159,51 +169,43 @@ class OperatorCost:
             total += np.maximum(np.rint(seconds * _NS_PER_S).astype(np.int64), 1)
         return total
 
-    def _decode_step_ns(self, shape: BatchShape, steps: int) -> Piecewise:
-        """Return the ns of a step of so many decodes alone over the tokens that they attend to; count ``steps`` of it.
+    def _decode_step_ns(self, decodes: int) -> Piecewise:
+        """Return the ns of a step of so many decodes alone, one stage and no window, over the tokens attended to.
 
         Between two measured points such a step is linear in that sum alone, so its other terms are added but once.
         """
-        decodes = shape.decodes
-        curve = self._decode_curves_ns.get(decodes)
-        if curve is None:
-            table = self._decode_steps
-            fixed = table[decodes] if decodes < len(table) else self._more_tokens(decodes, False)
-            head = self._head_s[decodes] if decodes < len(self._head_s) else self._more_rows(decodes)
-            layers = self._attention_layers[0][1]
-            curve = self._attention.decode(decodes).scaled(layers * _NS_PER_S, (fixed[0] + head) * _NS_PER_S)
-            self._decode_curves_ns[decodes] = curve
-        if shape.decode_kv + (steps - 1) * decodes > curve.measured_to:
-            self._substitutions[BEYOND_DECODES] += steps
-        return curve
+        table, heads = self._decode_steps, self._head_s
+        fixed = table[decodes] if decodes < len(table) else self._more_tokens(decodes, False)
+        head = heads[decodes] if decodes < len(heads) else self._more_rows(decodes)
+        layers = self._attention_layers[0][1]
+        return self._decode[decodes].scaled(layers * _NS_PER_S, (fixed[0] + head) * _NS_PER_S)
 
     def _chunk_steps_ns(self, shape: BatchShape, k: int) -> list[int]:
         """Return the ns of ``k`` steps with chunks, one stage and no window: each chunk's context grows by the chunk."""
         decodes, attended, new = shape.decodes, shape.decode_kv, shape.prefill_tokens
-        chunks, cached, pairs, growth = len(shape.chunks), 0, 0, 0
+        chunks, cached, pairs = len(shape.chunks), 0, 0
         for size, before in shape.chunks:
             cached += before
-            growth += size * size
             pairs += size * before + size * (size + 1) // 2
         tokens, rows = decodes + new + shape.padding_tokens, shape.logit_rows
         table, heads = self._chunk_steps, self._head_s
         fixed = (table[tokens] if tokens < len(table) else self._more_tokens(tokens, True))[0]
         head = heads[rows] if rows < len(heads) else self._more_rows(rows)
-        layers = self._attention_layers[0][1]
-        attention = self._attention
-        decode = attention.decode(decodes) if decodes else None
+        layers, prefill_s = self._attention_layers[0][1], self._attention.prefill_s
         durations = []
-        for _ in range(k):
-            full = attention.prefill_s(chunks, new, cached, pairs, cached + new)
-            if decode is not None:
+        for step in range(k):
+            if step:
+                attended += decodes
+                cached += new
+                pairs += sum(size * size for size, _ in shape.chunks)
+            full = prefill_s(chunks, new, cached, pairs, cached + new)
+            if decodes:
+                decode = self._decode[decodes]
                 full = decode.at(attended) + full
+                if attended > decode.measured_to:
+                    self._substitutions[BEYOND_DECODES] += 1
             duration = round((fixed + layers * full + head) * _NS_PER_S)
             durations.append(duration if duration > 1 else 1)
-            attended += decodes
-            cached += new
-            pairs += growth
-        if decode is not None and attended - decodes > decode.measured_to:
-            self._substitutions[BEYOND_DECODES] += k
         return durations
 
     def breakdown(self, shape: BatchShape) -> dict[str, float]:
@@ -239,13 +241,13 @@ class OperatorCost:
         decodes = shape.decodes
         if not decodes:
             return 0.0, 0.0
-        curve = self._attention.decode(decodes)
+        curve = self._decode[decodes]
         if shape.decode_kv > curve.measured_to:
             self._substitutions[BEYOND_DECODES] += 1
         full = curve.at(shape.decode_kv)
         if self._window is None:
             return full, 0.0
-        return full, self._window_attention.decode(decodes).at(shape.decode_window_kv)
+        return full, self._window_decode[decodes].at(shape.decode_window_kv)
 
     def _prefill_s(self, shape: BatchShape) -> tuple[float, float]:
         """Attention of the chunks in a full layer and in a sliding one, seconds."""
@@ -278,14 +280,14 @@ class OperatorCost:
         decodes = shape.decodes
         full = near = np.zeros(len(step))
         if decodes:
-            curve = self._attention.decode(decodes)
+            curve = self._decode[decodes]
             attended = shape.decode_kv + step * decodes
             if attended[-1] > curve.measured_to:
                 self._substitutions[BEYOND_DECODES] += len(step)
             full = curve.many(attended)
             if self._window is not None:
                 attended = shape.decode_window_kv + step * shape.decode_window_growth
-                near = self._window_attention.decode(decodes).many(attended)
+                near = self._window_decode[decodes].many(attended)
         if not shape.chunks:
             return full, near
         zero = np.zeros(len(step), dtype=np.int64)

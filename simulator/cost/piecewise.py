@@ -7,6 +7,7 @@ stays on one piece two array operations. Numbers and arrays go through the same 
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -103,3 +104,15 @@ class Piecewise:
         """Return the values at points, shape (n,), and the slope of the last piece."""
         pieces = self._array_starts.searchsorted(x, side="right")
         return self._array_bases[pieces] + self._array_slopes[pieces] * x, self._slopes[-1]
+
+
+class Curves(dict[int, Piecewise]):
+    """Curves by count, each made when it is first asked for; ``curves[count]`` is a look-up from then on."""
+
+    def __init__(self, make: Callable[[int], Piecewise]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, count: int) -> Piecewise:
+        self[count] = curve = self._make(count)
+        return curve

@@ -58,6 +58,10 @@ class BatchShape:
         self.padding_tokens = 0
         self.logit_rows = 0
 
+    def clear_decodes(self) -> None:
+        """Take the decodes out, their sums with them."""
+        self.decodes = self.decode_kv = self.decode_kv_sq = self.decode_window_kv = self.decode_window_growth = 0
+
     @property
     def tokens(self) -> int:
         """Tokens that the dense layers compute."""

@@ -18,7 +18,7 @@ import numpy as np
 
 from simulator.cost.attention import Attention, Ints
 from simulator.cost.kernels import Floats
-from simulator.cost.piecewise import Piecewise
+from simulator.cost.piecewise import Curves, Piecewise
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,15 +27,13 @@ BEYOND_CHUNKS = "prefill attention: more or longer chunks than measured"
 """What is counted in ``substitutions``."""
 
 
-class Surface(dict[int, Piecewise]):
+class Surface:
     """Seconds over (count, size): a piecewise linear curve over size for each measured count, linear between counts.
 
-    ``surface[count]`` is the curve of a count over the sum of its sizes, made when it is first asked for. Counts need
-    not have been measured at the same sizes. ``max_count`` and ``max_size`` bound what was measured.
+    Counts need not have been measured at the same sizes. ``max_count`` and ``max_size`` bound what was measured.
     """
 
     def __init__(self, counts: Floats, sizes: Floats, times: Floats) -> None:
-        super().__init__()
         self._counts = sorted({float(count) for count in counts})
         self.max_count, self.max_size = self._counts[-1], float(sizes.max())
         self._points: list[Floats] = []
@@ -48,7 +46,8 @@ class Surface(dict[int, Piecewise]):
             self._points.append(points)
             self._measured.append(Piecewise.through(points, values, float(last), self.max_size))
 
-    def __missing__(self, count: int) -> Piecewise:
+    def curve(self, count: int) -> Piecewise:
+        """Return the seconds of so many over the sum of their sizes."""
         at = bisect_right(self._counts, count, 1, max(1, len(self._counts) - 1)) - 1
         low, points = self._measured[at], self._points[at]
         values, slope = low.values_and_slope(points)
@@ -60,8 +59,7 @@ class Surface(dict[int, Piecewise]):
             values = values + (high - values) * weight
             slope += (high_slope - slope) * weight
         measured_to = self.max_size * count if count <= self.max_count else 0.0
-        self[count] = curve = Piecewise.through(points * count, values, slope / count, measured_to)
-        return curve
+        return Piecewise.through(points * count, values, slope / count, measured_to)
 
 
 class TableAttention:
@@ -80,29 +78,25 @@ class TableAttention:
     def __init__(
         self, decode: Surface | None, prefill: Surface | None, estimate: Attention, substitutions: Counter[str]
     ) -> None:
-        self._decode, self._prefill, self._estimate = decode, prefill, estimate
+        self.decode = estimate.decode if decode is None else decode.curve
+        self._prefill = None if prefill is None else Curves(prefill.curve)
+        self._estimate = estimate
         self._substitutions = substitutions
-
-    def decode(self, decodes: int) -> Piecewise:
-        """Return the seconds of so many decodes over the tokens that they attend to."""
-        return self._estimate.decode(decodes) if self._decode is None else self._decode[decodes]
 
     def prefill_s(self, chunks: int, new: int, cached: int, pairs: int, context: int) -> float:
         """Return the seconds of the chunks of one step."""
-        table = self._prefill
-        if table is None:
+        if self._prefill is None:
             return self._estimate.prefill_s(chunks, new, cached, pairs, context)
-        curve = table[chunks]
+        curve = self._prefill[chunks]
         if pairs > curve.measured_to:
             self._substitutions[BEYOND_CHUNKS] += 1
         return curve.at(pairs)
 
     def prefill_run_s(self, chunks: int, new: int, cached: Ints, pairs: Ints, context: Ints) -> Floats:
         """Return the same for each step of a run."""
-        table = self._prefill
-        if table is None:
+        if self._prefill is None:
             return self._estimate.prefill_run_s(chunks, new, cached, pairs, context)
-        curve = table[chunks]
+        curve = self._prefill[chunks]
         if pairs[-1] > curve.measured_to:
             self._substitutions[BEYOND_CHUNKS] += int(np.count_nonzero(pairs > curve.measured_to))
         return curve.many(pairs)
@@ -134,15 +128,11 @@ class ChunkAttention(TableAttention):
         token_s: float,
     ) -> None:
         super().__init__(decode, prefill, estimate, substitutions)
-        self._chunks = prefill
-        self._longest_row, self._token_s = longest[1], token_s
+        self._longest_row, self._token_s = longest.curve(1), token_s
 
     def prefill_s(self, chunks: int, new: int, cached: int, pairs: int, context: int) -> float:
         """Return the seconds of the chunks of one step."""
-        curve = self._chunks[chunks]
-        if pairs > curve.measured_to:
-            self._substitutions[BEYOND_CHUNKS] += 1
-        seconds = curve.at(pairs)
+        seconds = super().prefill_s(chunks, new, cached, pairs, context)
         row = self._longest_row.at(context / chunks)
         if row > seconds:
             seconds = row

@@ -1,20 +1,21 @@
 """The decoding sequences of one batch, advanced together in O(1) a step whatever their number.
 
-All members decode one token a step, so sums over them follow from a few running totals, and what happens to a single
-member (it ends, it outgrows a reservation or fills a sliding window) happens at a step that is known when it joins:
-those *milestones* stand in a heap. Gaps between tokens are the same for all members but those whose last token came at
-another time than the group's (``fresh``, until their first step); the largest gap of each member is found, when it
-leaves, in a stack of maxima.
+All members decode one token a step, so a member that joined at step j with c tokens attends to c + s - j + 1 of them at
+step s, and sums over the members follow from sums of what doesn't change (``c - j + 1`` and its square). What happens
+to a single member (it ends, it outgrows a reservation or fills a sliding window) happens at a step that is known when
+it joins: those *milestones* stand in a heap. Gaps between tokens are the same for all members but those whose last
+token came at another time than the group's (``fresh``, until their first step).
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Sequence as SequenceOf
 from heapq import heappop, heappush
 from itertools import count
 
-from simulator.engine.histogram import DurationHistogram, Durations
+from simulator.cost.shape import BatchShape
+from simulator.engine.gap_log import GapLog
+from simulator.engine.histogram import Durations
 from simulator.engine.sequence import Sequence, State
 
 NEVER = 1 << 62
@@ -24,99 +25,94 @@ _END, _GROW, _WINDOW = 0, 1, 2
 class DecodeGroup:
     """Members that decode in lockstep.
 
+    Parameters
+    ----------
+    block_size
+        Tokens of a KV block.
+    window
+        Sliding window of the model, tokens; None without one.
+    gaps
+        Where the gaps between tokens are noted.
+
     Attributes
     ----------
     step
         Decode steps done by the group since the run began.
     size
         Members.
-    kv, kv_sq, window_kv, window_growth
-        Sums over the members as `BatchShape` has them, for the next step.
     growing
         Members that take a new KV block every ``block_size`` steps (the others live in a reservation).
+    phases
+        How many of them need a block at steps of each remainder by ``block_size``.
     last_ns
         When the last token came of every member that isn't fresh.
     """
 
     __slots__ = (
+        "_bases",
         "_block_size",
-        "_gap_maxima",
-        "_gap_steps",
-        "_grow_phase",
-        "_histograms",
         "_milestones",
+        "_squares",
         "_ties",
         "_window",
-        "class_sizes",
+        "_within",
+        "_within_bases",
         "fresh",
+        "gaps",
         "growing",
-        "kv",
-        "kv_sq",
         "last_ns",
         "phases",
         "size",
         "step",
-        "window_growth",
-        "window_kv",
     )
 
-    def __init__(self, block_size: int, window: int | None, itl: list[DurationHistogram]) -> None:
+    def __init__(self, block_size: int, window: int | None, gaps: GapLog) -> None:
         self.step = 0
         self.size = 0
-        self.kv = 0
-        self.kv_sq = 0
-        self.window_kv = 0
-        self.window_growth = 0
         self.growing = 0
-        self.phases = [0] * block_size  # members that need a block at steps of this remainder
-        self.class_sizes = [0] * len(itl)  # members by class that are not fresh
+        self.phases = [0] * block_size
         self.fresh: dict[Sequence, None] = {}
         self.last_ns = 0
-        self._histograms = itl
+        self.gaps = gaps
         self._block_size = block_size
-        self._window = window if window is not None else NEVER
+        self._window = window
+        # Sums over the members of attended tokens less steps done, and of their squares; the first also, and how many
+        # they are, over those that have not filled the window.
+        self._bases = self._squares = 0
+        self._within_bases = self._within = 0
         self._milestones: list[tuple[int, int, int, int, Sequence]] = []
         self._ties = count()
-        self._gap_steps: list[int] = []
-        self._gap_maxima: list[int] = []
 
     # ------------------------------------------------------------------------------------------ membership
 
     def join(self, sequence: Sequence, context: int, remaining: int, held_blocks: int) -> None:
         """Take in a sequence with ``context`` tokens in ``held_blocks`` blocks and ``remaining`` tokens to decode."""
-        step = self.step
+        step, size, epoch = self.step, self._block_size, sequence.epoch
         sequence.group = self
         sequence.state = State.DECODING
         sequence.join_step = step
         sequence.base_context = context
-        epoch = sequence.epoch
-        attended = context + 1
+        base = context + 1 - step
         self.size += 1
-        self.kv += attended
-        self.kv_sq += attended * attended
-        if attended < self._window:
-            self.window_kv += attended
-            self.window_growth += 1
-            if self._window != NEVER:
-                heappush(
-                    self._milestones,
-                    (step + self._window - attended, next(self._ties), _WINDOW, epoch, sequence),
-                )
-        else:
-            self.window_kv += self._window
-        ahead = held_blocks * self._block_size - context  # tokens until it needs another block
-        if ahead < self._block_size:
-            self.phases[(step + ahead) % self._block_size] += 1
+        self._bases += base
+        self._squares += base * base
+        if self._window is not None and context + 1 < self._window:
+            self._within += 1
+            self._within_bases += base
+            filled = self._window - base
+            heappush(self._milestones, (filled, next(self._ties), _WINDOW, epoch, sequence))
+        ahead = held_blocks * size - context  # tokens until it needs another block
+        if ahead < size:
+            self.phases[(step + ahead) % size] += 1
             self.growing += 1
         else:
-            near = step + ahead - self._block_size + 1
+            near = step + ahead - size + 1
             heappush(self._milestones, (near, next(self._ties), _GROW, epoch, sequence))
         heappush(self._milestones, (step + remaining, next(self._ties), _END, epoch, sequence))
         if self.size == 1:
             self.last_ns = sequence.last_token_ns
         if sequence.last_token_ns == self.last_ns:
-            self.class_sizes[sequence.class_code] += 1
-            sequence.first_gap_step = step
+            sequence.first_gap = self.gaps.join(sequence.class_code)
         else:
             self.fresh[sequence] = None
 
@@ -125,35 +121,45 @@ class DecodeGroup:
 
         ``held_blocks`` is what it joined with; returned is what it holds now.
         """
+        size = self._block_size
         done = self.step - sequence.join_step
         context = sequence.base_context + done
-        attended = context + 1
+        base = context + 1 - self.step
         self.size -= 1
-        self.kv -= attended
-        self.kv_sq -= attended * attended
-        if attended < self._window:
-            self.window_kv -= attended
-            self.window_growth -= 1
-        else:
-            self.window_kv -= self._window
-        held_blocks = max(held_blocks, -(-context // self._block_size))
-        ahead = held_blocks * self._block_size - context
-        if ahead < self._block_size:
-            self.phases[(self.step + ahead) % self._block_size] -= 1
+        self._bases -= base
+        self._squares -= base * base
+        if self._window is not None and context + 1 < self._window:
+            self._within -= 1
+            self._within_bases -= base
+        held_blocks = max(held_blocks, -(-context // size))
+        ahead = held_blocks * size - context
+        if ahead < size:
+            self.phases[(self.step + ahead) % size] -= 1
             self.growing -= 1
         if sequence in self.fresh:
             del self.fresh[sequence]
         else:
-            self.class_sizes[sequence.class_code] -= 1
             sequence.last_token_ns = self.last_ns
-            at = bisect_left(self._gap_steps, sequence.first_gap_step)
-            if at < len(self._gap_steps):
-                sequence.itl_max_ns = max(sequence.itl_max_ns, self._gap_maxima[at])
+            self.gaps.leave(sequence.class_code, sequence.request_id, sequence.first_gap)
         sequence.base_generated += done
         sequence.computed_tokens = context
         sequence.group = None
         sequence.epoch += 1  # its milestones are void now
         return held_blocks
+
+    def describe(self, shape: BatchShape) -> None:
+        """Write the next step of all members into a batch."""
+        step, size, bases = self.step, self.size, self._bases
+        attended = bases + size * step
+        shape.decodes = size
+        shape.decode_kv = attended
+        shape.decode_kv_sq = self._squares + step * (bases + attended)
+        if self._window is None:
+            shape.decode_window_kv, shape.decode_window_growth = attended, size
+        else:
+            within = self._within
+            shape.decode_window_kv = self._within_bases + within * step + (size - within) * self._window
+            shape.decode_window_growth = within
 
     # ---------------------------------------------------------------------------------------------- blocks
 
@@ -204,51 +210,25 @@ class DecodeGroup:
         durations
             Of each step in ns, shape (steps,), at least one.
         """
-        steps, begin = len(durations), self.step
-        first_end_ns = start_ns + int(durations[0])
-        gap = first_end_ns - self.last_ns
-        if self.fresh:
-            # Their first gaps are their own; from the second on they have everybody's.
-            if self.size > len(self.fresh):
-                self._count([gap], begin)
-            self._settle(first_end_ns)
-            if steps > 1:
-                self._count(durations[1:], begin + 1)
-        elif start_ns == self.last_ns:
-            self._count(durations, begin)
-        else:
-            gaps = durations.copy()
-            gaps[0] = gap
-            self._count(gaps, begin)
-        self.kv_sq += steps * (2 * self.kv + steps * self.size)
-        self.kv += steps * self.size
-        self.window_kv += steps * self.window_growth
-        self.step = begin + steps
+        step = self.step + len(durations)
+        if self.fresh or start_ns != self.last_ns:
+            self._note_first_gaps(start_ns + int(durations[0]))
+            durations = durations[1:]
+        if len(durations):
+            self.gaps.add(durations)
+        self.step = step
         self.last_ns = end_ns
-        return self._pass_milestones() if self._milestones[0][0] <= self.step else ()
+        return self._pass_milestones() if self._milestones[0][0] <= step else ()
 
-    def _count(self, gaps_ns: Durations, step: int) -> None:
-        """Count the gaps of every settled member, the first of them at ``step``."""
-        for histogram, members in zip(self._histograms, self.class_sizes, strict=True):
-            if members:
-                histogram.add_each(gaps_ns, members)
-        longest_ns = max(gaps_ns) if isinstance(gaps_ns, list) else int(gaps_ns.max())
-        steps, maxima = self._gap_steps, self._gap_maxima
-        while maxima and maxima[-1] <= longest_ns:
-            maxima.pop()
-            steps.pop()
-        maxima.append(longest_ns)
-        steps.append(step)
-
-    def _settle(self, first_end_ns: int) -> None:
-        """Count the first gap of each fresh member, which has the others' from then on."""
+    def _note_first_gaps(self, end_ns: int) -> None:
+        """Note the gaps of a step that are not its duration; those of the fresh members are their own."""
+        if self.size > len(self.fresh):
+            self.gaps.add([end_ns - self.last_ns])
         for sequence in self.fresh:
-            own = first_end_ns - sequence.last_token_ns
-            self._histograms[sequence.class_code].add(own, 1)
-            if own > sequence.itl_max_ns:
-                sequence.itl_max_ns = own
-            sequence.first_gap_step = self.step + 1
-            self.class_sizes[sequence.class_code] += 1
+            gap = end_ns - sequence.last_token_ns
+            self.gaps.add_one(sequence.class_code, gap)
+            sequence.itl_max_ns = max(sequence.itl_max_ns, gap)
+            sequence.first_gap = self.gaps.join(sequence.class_code)
         self.fresh.clear()
 
     def _pass_milestones(self) -> list[Sequence]:
@@ -264,5 +244,6 @@ class DecodeGroup:
                 self.phases[(step - 1) % self._block_size] += 1  # a block's length after it came near, less one
                 self.growing += 1
             else:
-                self.window_growth -= 1
+                self._within -= 1
+                self._within_bases -= sequence.base_context + 1 - sequence.join_step
         return ended

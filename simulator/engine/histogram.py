@@ -67,14 +67,8 @@ class DurationHistogram:
         if len(self._gaps) >= _FLUSH_AT:
             self.flush()
 
-    def add_each(self, durations_ns: Durations, count: int) -> None:
-        """Count each element ``count`` times. An array must not change afterwards."""
-        if isinstance(durations_ns, list):
-            self._gaps += durations_ns
-            self._counts += [count] * len(durations_ns)
-            if len(self._gaps) >= _FLUSH_AT:
-                self.flush()
-            return
+    def add_each(self, durations_ns: npt.NDArray[np.int64], count: int) -> None:
+        """Count each element ``count`` times. The array must not change afterwards."""
         if len(durations_ns) >= _LONG:
             # Steps of a long run are nearly equal, and most often all in one bin: no need to look each of them up.
             least, most = int(durations_ns.min()), int(durations_ns.max())
@@ -101,18 +95,22 @@ class DurationHistogram:
             lengths = [len(a) for a in self._arrays]
             parts.append((np.concatenate(self._arrays), np.repeat(self._array_counts, lengths)))
         for durations, counts in parts:
-            if len(durations) == 0:
-                continue
-            bins = np.searchsorted(_EDGES_NS, durations, side="right") - 1
-            np.add.at(self.counts, bins, counts)
-            least = int(durations.min())
-            self.min_ns = min(self.min_ns, least) if self.total else least
-            self.total += int(counts.sum())
-            # Two halves, so that the products stay far below 2^63 whatever the durations.
-            high, low = durations >> _LOW_BITS, durations & ((1 << _LOW_BITS) - 1)
-            self.total_ns += (int((high * counts).sum()) << _LOW_BITS) + int((low * counts).sum())
-            self.max_ns = max(self.max_ns, int(durations.max()))
+            self.add_weighted(durations, counts)
         self._gaps, self._counts, self._arrays, self._array_counts, self._pending = [], [], [], [], 0
+
+    def add_weighted(self, durations_ns: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> None:
+        """Count each element as many times as ``counts`` says, at least once; both have the shape (n,)."""
+        if len(durations_ns) == 0:
+            return
+        bins = np.searchsorted(_EDGES_NS, durations_ns, side="right") - 1
+        np.add.at(self.counts, bins, counts)
+        least = int(durations_ns.min())
+        self.min_ns = min(self.min_ns, least) if self.total else least
+        self.total += int(counts.sum())
+        # Two halves, so that the products stay far below 2^63 whatever the durations.
+        high, low = durations_ns >> _LOW_BITS, durations_ns & ((1 << _LOW_BITS) - 1)
+        self.total_ns += (int((high * counts).sum()) << _LOW_BITS) + int((low * counts).sum())
+        self.max_ns = max(self.max_ns, int(durations_ns.max()))
 
     def merge(self, other: DurationHistogram) -> None:
         """Add another histogram's counts to this one."""

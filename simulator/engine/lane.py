@@ -25,6 +25,7 @@ from simpy.events import Event
 from policies.protocols import PolicyError
 from simulator.engine.clock import NS_PER_S, Boundary, step_priority
 from simulator.engine.decode_group import DecodeGroup
+from simulator.engine.gap_log import GapLog
 from simulator.engine.histogram import Durations
 from simulator.engine.plan import Plan
 from simulator.engine.recorder import Outcome
@@ -60,10 +61,11 @@ class Lane:
         self.kv = replica.kv
         self.waiting = replica.waiting
         self.swapped = replica.swapped
-        self.group = DecodeGroup(replica.kv.block_size, replica.window, replica.recorder.itl)
+        self.group = DecodeGroup(replica.kv.block_size, replica.window, GapLog(replica.recorder.itl))
         self.prefilling: list[Sequence] = []
         self.sequences: dict[Sequence, None] = {}
         self.plan = Plan(self)
+        self.shape = self.plan.shape
         self.env = replica.env
         self._policy = replica.policy
         self._compose = replica.policy.compose
@@ -127,7 +129,7 @@ class Lane:
 
     def _go_on(self, _: Event | None = None) -> None:
         """Compose the next step and start it; without one, be idle."""
-        now, plan, replica, compose = self.env.now, self.plan, self.replica, self._compose
+        now, plan, shape, replica, compose = self.env.now, self.plan, self.shape, self.replica, self._compose
         if replica.first_stage_free_ns > now:
             Boundary(self.env, replica.first_stage_free_ns - now, self._priority, [self._go_on])
             return
@@ -136,7 +138,7 @@ class Lane:
                 replica.queue_arrived(self._known_until_ns)
             plan.reset()
             compose(self, plan)
-            if plan.num_decodes or plan.chunks or plan.stalls_ns:
+            if shape.decodes or plan.chunks or plan.stalls_ns:
                 break
             if plan.num_preempted:
                 continue  # blocks are free now that weren't when the policy looked for some: ask it again
@@ -157,21 +159,23 @@ class Lane:
 
     def _start(self, now: int, steps: int) -> None:
         """Start the planned step, or a run of as many."""
-        plan, replica = self.plan, self.replica
+        shape, replica = self.shape, self.replica
+        if not shape.decodes and shape.decode_kv:
+            shape.clear_decodes()
         if steps == 1:
-            end = now + plan.stalls_ns
+            end = now + self.plan.stalls_ns
             if replica.num_stages > 1:
-                end = replica.pass_stages(end, plan.shape)
-            elif plan.num_decodes or plan.chunks:
-                end += self._cost.step_ns(plan.shape)
+                end = replica.pass_stages(end, shape)
+            elif shape.decodes or shape.chunks:
+                end += self._cost.step_ns(shape)
             self._durations, self.ends = [end - now], [end]
         elif steps <= _FEW_STEPS:
-            self._durations = few = self._cost.few_ns(plan.shape, steps)
+            self._durations = few = self._cost.few_ns(shape, steps)
             self.ends = ends = list(accumulate(few, initial=now))
             del ends[0]
             end = ends[-1]
         else:
-            self._durations = many = self._cost.run_ns(plan.shape, steps)
+            self._durations = many = self._cost.run_ns(shape, steps)
             self.ends = many.cumsum()
             self.ends += now
             end = int(self.ends[-1])
@@ -189,10 +193,10 @@ class Lane:
         plan, group, kv = self.plan, self.group, self.kv
         limit = self._run_limit
         for sequence, tokens, _ in plan.chunks:
-            whole = sequence.remaining_prefill // tokens
+            whole = (sequence.prefill_target - sequence.computed_tokens) // tokens
             if whole < limit:
                 limit = whole
-        if plan.num_decodes:
+        if self.shape.decodes:
             until = group.next_milestone() - group.step
             if until < limit:
                 limit = until
@@ -207,7 +211,7 @@ class Lane:
     def blocks_after_first(self, steps: int) -> int:
         """Return the blocks that ``steps`` steps of this plan take beyond those taken when it was made."""
         plan, kv = self.plan, self.kv
-        need = self.group.blocks_needed(1, steps - 1) if plan.num_decodes else 0
+        need = self.group.blocks_needed(1, steps - 1) if self.shape.decodes else 0
         for sequence, tokens, reserve in plan.chunks:
             end = max(sequence.computed_tokens + steps * tokens, reserve)
             need += max(0, kv.blocks_for(end) - kv.held_by(sequence))
@@ -225,7 +229,7 @@ class Lane:
             return
         rounds = [(i, i + 1) for i in range(1, steps)] if kv.caches_prefixes else [(1, steps)]
         for first, after in rounds:
-            if plan.num_decodes:
+            if self.shape.decodes:
                 kv.take(group.blocks_needed(first, after - first))
             for sequence, tokens, reserve in plan.chunks:
                 computed = sequence.computed_tokens + after * tokens
@@ -270,33 +274,30 @@ class Lane:
 
     def _apply(self, end_ns: int) -> None:
         """Apply the steps done: tokens, KV, requests that end, prefills that complete."""
-        plan, replica, steps = self.plan, self.replica, self.steps
+        plan, shape, replica, steps = self.plan, self.shape, self.replica, self.steps
         if end_ns >= replica.next_sample_ns:
             replica.sample_until(end_ns)
+        self.steps = 0
         self._known_until_ns = self.start_ns
         if steps > 1:
             self._known_until_ns = int(self.ends[steps - 2])
             self._take_blocks_after_first(steps)
             if steps == self._run_limit and steps < _LONGEST_RUN_LIMIT:
                 self._run_limit *= 2
-        counters, shape = self._counters, plan.shape
         replica.active_lanes -= 1
+        counters = self._counters
         if not replica.active_lanes:
             counters.busy_ns += end_ns - replica.busy_since_ns
         counters.steps += steps
-        counters.decode_tokens += steps * shape.decodes
-        if shape.prefill_tokens or shape.padding_tokens:
-            counters.prefill_tokens += steps * shape.prefill_tokens
-            counters.padding_tokens += steps * shape.padding_tokens
         if self.kv.free_blocks < counters.least_free_kv_blocks:
             counters.least_free_kv_blocks = self.kv.free_blocks
         if replica.num_stages > 1:
             replica.wake_idle()
-        self.steps = 0
         if self._batches is not None:
-            batch = (replica.index, self.index, self.start_ns, end_ns, steps, plan.num_decodes, plan.prefill_tokens)
+            batch = (replica.index, self.index, self.start_ns, end_ns, steps, shape.decodes, shape.prefill_tokens)
             self._batches.append(batch)
-        if plan.num_decodes:
+        if shape.decodes:
+            counters.decode_tokens += steps * shape.decodes
             durations = self._durations
             if len(durations) > steps:
                 durations = durations[:steps]
@@ -305,7 +306,10 @@ class Lane:
         for sequence in plan.parked:
             self._join_group(sequence)
         if plan.chunks:
+            counters.prefill_tokens += steps * shape.prefill_tokens
             self._apply_chunks(end_ns, steps)
+        if shape.padding_tokens:
+            counters.padding_tokens += steps * shape.padding_tokens
 
     def _apply_chunks(self, end_ns: int, steps: int) -> None:
         plan, recorder = self.plan, self.replica.recorder

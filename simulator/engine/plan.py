@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as SequenceOf
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from policies.protocols import PolicyError, RequestView
@@ -37,11 +38,9 @@ class Plan:
         "chunks",
         "keep_free_blocks",
         "num_admitted",
-        "num_decodes",
         "num_preempted",
         "num_swapped_in",
         "parked",
-        "prefill_tokens",
         "repeatable",
         "shape",
         "stalls_ns",
@@ -53,30 +52,32 @@ class Plan:
         self.shape = BatchShape()
         self.chunks: list[tuple[Sequence, int, int]] = []
         self.parked: list[Sequence] = []
-        self.prefill_tokens = 0
-        self.changed = True  # as if there had been a step, for `reset` to set everything
+        self.keep_free_blocks = 0
+        self.changed = True  # as if there had been a step, for `reset` to set what follows from it
         self.reset()
 
     def reset(self) -> None:
-        """Begin a new step."""
-        self.num_decodes = self.stalls_ns = self.keep_free_blocks = 0
-        if self.changed:
-            self.changed = False
-            self.repeatable = True
-            self.num_preempted = self.num_admitted = self.num_swapped_in = 0
-            self.parked.clear()
+        """Begin a new step. What most steps leave alone is set only after one that didn't."""
         shape = self.shape
-        shape.decodes = shape.decode_kv = shape.decode_kv_sq = 0
-        shape.decode_window_kv = shape.decode_window_growth = 0
-        shape.padding_tokens = shape.logit_rows = 0
+        shape.decodes = shape.logit_rows = 0  # the sums over decodes stay until there are others, see `Lane`
         if self.chunks:
             self.chunks.clear()
             shape.chunks.clear()
-            self.prefill_tokens = shape.prefill_tokens = 0
+            shape.prefill_tokens = self.keep_free_blocks = 0
+        if shape.padding_tokens:
+            shape.padding_tokens = 0
+        if self.changed:
+            self.changed, self.repeatable = False, True
+            self.num_preempted = self.num_admitted = self.num_swapped_in = self.stalls_ns = 0
+            self.parked.clear()
+
+    num_decodes: int = property(attrgetter("shape.decodes"))  # type: ignore[assignment]
+    prefill_tokens: int = property(attrgetter("shape.prefill_tokens"))  # type: ignore[assignment]
 
     @property
     def tokens(self) -> int:
-        return self.num_decodes + self.prefill_tokens
+        shape = self.shape
+        return shape.decodes + shape.prefill_tokens
 
     # ------------------------------------------------------------------------------------------------- decode
 
@@ -87,28 +88,22 @@ class Plan:
         return lacking if lacking > 0 else 0
 
     def decode_all(self) -> int:
-        lane = self._lane
-        group = lane.group
+        lane, shape = self._lane, self.shape
+        group, kv = lane.group, lane.kv
         size = group.size
-        if self.num_decodes:
+        if shape.decodes:
             raise PolicyError(f"{lane.policy_name}: decode_all after a decode in the same step")
         if not size:
             return 0
-        need = group.phases[group.step % lane.kv.block_size]
+        need = group.phases[group.step % kv.block_size]
         if need:
-            if need > lane.kv.free_blocks:
+            if need > kv.free_blocks:
                 raise PolicyError(
-                    f"{lane.policy_name}: decode_all needs {need} KV blocks and {lane.kv.free_blocks} are free; "
+                    f"{lane.policy_name}: decode_all needs {need} KV blocks and {kv.free_blocks} are free; "
                     "preempt until decode_shortfall() is 0"
                 )
-            lane.kv.take(need)
-        self.num_decodes = size
-        shape = self.shape
-        shape.decodes = size
-        shape.decode_kv = group.kv
-        shape.decode_kv_sq = group.kv_sq
-        shape.decode_window_kv = group.window_kv
-        shape.decode_window_growth = group.window_growth
+            kv.take(need)
+        group.describe(shape)
         shape.logit_rows += size
         return size
 
@@ -171,7 +166,6 @@ class Plan:
         if kv.caches_prefixes:
             kv.computed(sequence, done + tokens)
         self.chunks.append((sequence, tokens, reserve_tokens))
-        self.prefill_tokens += tokens
         shape = self.shape
         shape.chunks.append((tokens, done))
         shape.prefill_tokens += tokens
@@ -196,7 +190,7 @@ class Plan:
         sequence = self._own(request)
         if sequence not in lane.sequences:
             raise PolicyError(f"{lane.policy_name}: preempts {sequence!r}, which isn't running in this batch")
-        if sequence.planned or (self.num_decodes and sequence.state is State.DECODING):
+        if sequence.planned or (self.shape.decodes and sequence.state is State.DECODING):
             raise PolicyError(f"{lane.policy_name}: preempts {sequence!r} after scheduling it in the same step")
         self.num_preempted += 1
         self.changed, self.repeatable = True, False
@@ -207,7 +201,7 @@ class Plan:
         sequence = self._own(request)
         if sequence.state is not State.SWAPPED:
             raise PolicyError(f"{lane.policy_name}: swaps in {sequence!r}, which isn't swapped out")
-        if self.num_decodes:
+        if self.shape.decodes:
             raise PolicyError(f"{lane.policy_name}: swap_in after decode_all in the same step")
         stall_ns = lane.swap_in(sequence, keep_free_blocks)
         if stall_ns is None:

@@ -234,6 +234,8 @@ class Replica:
                 self._write_progress(sequence)
         for sequence in [*self.waiting, *self.swapped, *(sequence for _, sequence in self.arriving)]:
             self._write_progress(sequence)
+        for lane in self.lanes:
+            lane.group.gaps.close(self.recorder.columns["itl_max_ns"])
         swap, counters = self.swap_space, self.counters
         counters.peak_kv_blocks = self.kv.total_blocks - counters.least_free_kv_blocks
         counters.swaps_out, counters.swaps_in = swap.swaps_out, swap.swaps_in
@@ -254,8 +256,8 @@ class Replica:
             for lane in self.lanes:
                 done = lane.steps_done(at)
                 if done:
-                    prefill += done * lane.plan.prefill_tokens
-                    decode += done * lane.plan.num_decodes
+                    prefill += done * lane.shape.prefill_tokens
+                    decode += done * lane.shape.decodes
                     steps += done
                     kv += lane.blocks_after_first(done + 1)  # and those of the step in flight
             busy = counters.busy_ns + (at - self.busy_since_ns if self.active_lanes else 0)

@@ -53,7 +53,7 @@ class Sequence:
         "class_code",
         "computed_tokens",
         "epoch",
-        "first_gap_step",
+        "first_gap",
         "group",
         "hashes",
         "itl_max_ns",
@@ -110,7 +110,7 @@ class Sequence:
         self.base_context = 0
         self.group: DecodeGroup | None = None
         self.join_step = 0
-        self.first_gap_step = 0
+        self.first_gap = 0
         self.epoch = 0
         self.planned = False
         self.private_blocks = 0

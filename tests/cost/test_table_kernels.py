@@ -111,7 +111,7 @@ def test_chunks_are_looked_up_by_pairs():
     surface = prefill_surface(table, None)
     assert surface is not None
     # 2 new tokens after 4 cached attend to 5 + 6 = 11 pairs; 3 fresh ones to 6, 7 fresh ones to 28.
-    assert surface[1].at(1 * 11.0) == pytest.approx(11e-6)
+    assert surface.curve(1).at(1 * 11.0) == pytest.approx(11e-6)
 
 
 def test_experts_by_their_sizes_layout_and_routing():
@@ -242,11 +242,11 @@ def test_tables_of_another_accelerator_are_refused(whole, tmp_path):
 
 def test_a_surface_holds_below_its_first_point_and_goes_on_beyond_its_last():
     surface = Surface(np.array([2.0, 2.0, 4.0, 4.0]), np.array([10.0, 20.0] * 2), np.array([1.0, 2.0, 3.0, 6.0]))
-    assert surface[2].at(2 * 5.0) == 1.0
-    assert surface[1].at(1 * 10.0) == 1.0
-    assert surface[2].at(2 * 30.0) == 3.0
-    assert surface[6].at(6 * 20.0) == 10.0
-    assert surface[3].many(np.array([30, 45, 120])).tolist() == [surface[3].at(x) for x in (30, 45, 120)]
+    assert surface.curve(2).at(2 * 5.0) == 1.0
+    assert surface.curve(1).at(1 * 10.0) == 1.0
+    assert surface.curve(2).at(2 * 30.0) == 3.0
+    assert surface.curve(6).at(6 * 20.0) == 10.0
+    assert surface.curve(3).many(np.array([30, 45, 120])).tolist() == [surface.curve(3).at(x) for x in (30, 45, 120)]
 
 
 def test_a_short_chunk_takes_as_long_as_its_context_is_for_one_head():

@@ -87,7 +87,7 @@ class RooflineAttention:
         if self.decode_flops_s <= self.decode_bytes_s:
             return Piecewise([], memory[:1], memory[1:])
         equal = rows / (self.decode_flops_s - self.decode_bytes_s)
-        return Piecewise([equal], *zip(memory, arithmetic, strict=True))
+        return Piecewise([equal], [memory[0], arithmetic[0]], [memory[1], arithmetic[1]])
 
     def prefill_s(self, chunks: int, new: int, cached: int, pairs: int, context: int) -> float:
         """Return the seconds of the prefill chunks of one step."""

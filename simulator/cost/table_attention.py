@@ -52,8 +52,10 @@ class Surface:
         low, points = self._measured[at], self._points[at]
         values, slope = low.values_and_slope(points)
         if at + 1 < len(self._counts) and count > self._counts[at]:
-            points = np.union1d(points, self._points[at + 1])
-            values, slope = low.values_and_slope(points)
+            others = self._points[at + 1]
+            if not np.array_equal(points, others):
+                points = np.array(sorted({*points.tolist(), *others.tolist()}))
+                values, slope = low.values_and_slope(points)
             high, high_slope = self._measured[at + 1].values_and_slope(points)
             weight = (count - self._counts[at]) / (self._counts[at + 1] - self._counts[at])
             values = values + (high - values) * weight

@@ -16,7 +16,7 @@ from itertools import count
 from simulator.cost.shape import BatchShape
 from simulator.engine.gap_log import GapLog
 from simulator.engine.histogram import Durations
-from simulator.engine.sequence import Sequence, State
+from simulator.engine.sequence import DECODING, Sequence
 
 NEVER = 1 << 62
 _END, _GROW, _WINDOW = 0, 1, 2
@@ -89,7 +89,7 @@ class DecodeGroup:
         """Take in a sequence with ``context`` tokens in ``held_blocks`` blocks and ``remaining`` tokens to decode."""
         step, size, epoch = self.step, self._block_size, sequence.epoch
         sequence.group = self
-        sequence.state = State.DECODING
+        sequence.state = DECODING
         sequence.join_step = step
         sequence.base_context = context
         base = context + 1 - step

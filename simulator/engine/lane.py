@@ -28,8 +28,8 @@ from simulator.engine.decode_group import DecodeGroup
 from simulator.engine.gap_log import GapLog
 from simulator.engine.histogram import Durations
 from simulator.engine.plan import Plan
-from simulator.engine.recorder import Outcome
-from simulator.engine.sequence import Sequence, State
+from simulator.engine.recorder import FINISHED, Outcome
+from simulator.engine.sequence import PREFILLING, SWAPPED, WAITING, Sequence
 
 if TYPE_CHECKING:
     from simulator.engine.replica import Replica
@@ -333,7 +333,7 @@ class Lane:
             else:
                 self._join_group(sequence)
         if completed:
-            self.prefilling = [s for s in self.prefilling if s.state is State.PREFILLING]
+            self.prefilling = [s for s in self.prefilling if s.state is PREFILLING]
 
     # ----------------------------------------------------------------------------------- sequences in and out
 
@@ -341,7 +341,7 @@ class Lane:
         """Move a waiting sequence, whose KV is allocated, to the running ones."""
         replica, recorder = self.replica, self.replica.recorder
         self.waiting.remove(sequence)
-        sequence.state = State.PREFILLING
+        sequence.state = PREFILLING
         sequence.computed_tokens = cached_tokens
         self.sequences[sequence] = None
         self.prefilling.append(sequence)
@@ -370,7 +370,7 @@ class Lane:
             self._ended.append(sequence)
         else:
             self.remove(sequence)
-        self.replica.end(sequence, end_ns, Outcome.FINISHED)
+        self.replica.end(sequence, end_ns, FINISHED)
 
     def _release_ended(self) -> None:
         """Give back the place and the KV of requests whose end is known now."""
@@ -399,12 +399,12 @@ class Lane:
             stall_ns = replica.swap_space.put(sequence, self.kv.blocks_for(context))
             if stall_ns is not None:
                 self.remove(sequence)
-                sequence.state = State.SWAPPED
+                sequence.state = SWAPPED
                 self.swapped.append(sequence)
                 return stall_ns
         self.kv.computed(sequence, context)
         self.remove(sequence)
-        sequence.state = State.WAITING
+        sequence.state = WAITING
         sequence.prefill_target = sequence.prompt_tokens + sequence.base_generated
         sequence.computed_tokens = 0
         sequence.match_version = -1
@@ -429,7 +429,7 @@ class Lane:
         self.sequences[sequence] = None
         replica.num_running += 1
         if sequence.computed_tokens < sequence.prefill_target:
-            sequence.state = State.PREFILLING
+            sequence.state = PREFILLING
             self.prefilling.append(sequence)
         else:
             self._join_group(sequence)

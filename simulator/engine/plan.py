@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from policies.protocols import PolicyError, RequestView
 from simulator.cost.shape import BatchShape
-from simulator.engine.sequence import Sequence, State
+from simulator.engine.sequence import DECODING, PREFILLING, SWAPPED, WAITING, Sequence
 
 if TYPE_CHECKING:
     from simulator.engine.lane import Lane
@@ -113,7 +113,7 @@ class Plan:
         for request in requests:
             if not isinstance(request, Sequence) or request.group is not lane.group:
                 raise PolicyError(f"{lane.policy_name}: decode_some of {request!r}, which is not ready to decode here")
-        for member in [s for s in lane.sequences if s.state is State.DECODING and s not in chosen]:
+        for member in [s for s in lane.sequences if s.state is DECODING and s not in chosen]:
             lane.leave_group(member)
             self.parked.append(member)
             self.changed, self.repeatable = True, False
@@ -123,7 +123,7 @@ class Plan:
 
     def uncached_tokens(self, request: RequestView) -> int:
         sequence = request if isinstance(request, Sequence) else self._own(request)
-        if sequence.state is State.WAITING:
+        if sequence.state is WAITING:
             return sequence.prefill_target - self._lane.kv.cached_tokens(sequence)
         return sequence.remaining_prefill
 
@@ -131,7 +131,7 @@ class Plan:
         lane = self._lane
         sequence = request if isinstance(request, Sequence) else self._own(request)
         kv = lane.kv
-        if sequence.state is State.WAITING:
+        if sequence.state is WAITING:
             done = kv.cached_tokens(sequence) if kv.caches_prefixes else 0
             if not 1 <= tokens <= sequence.prefill_target - done:
                 raise self._wrong_tokens(sequence, tokens, done)
@@ -147,7 +147,7 @@ class Plan:
             self.changed = True
             if not self._repeats_admissions:
                 self.repeatable = False
-        elif sequence.state is State.PREFILLING and sequence in lane.sequences and not sequence.planned:
+        elif sequence.state is PREFILLING and sequence in lane.sequences and not sequence.planned:
             done = sequence.computed_tokens
             if not 1 <= tokens <= sequence.prefill_target - done:
                 raise self._wrong_tokens(sequence, tokens, done)
@@ -190,7 +190,7 @@ class Plan:
         sequence = self._own(request)
         if sequence not in lane.sequences:
             raise PolicyError(f"{lane.policy_name}: preempts {sequence!r}, which isn't running in this batch")
-        if sequence.planned or (self.shape.decodes and sequence.state is State.DECODING):
+        if sequence.planned or (self.shape.decodes and sequence.state is DECODING):
             raise PolicyError(f"{lane.policy_name}: preempts {sequence!r} after scheduling it in the same step")
         self.num_preempted += 1
         self.changed, self.repeatable = True, False
@@ -199,7 +199,7 @@ class Plan:
     def swap_in(self, request: RequestView, *, keep_free_blocks: int = 0) -> bool:
         lane = self._lane
         sequence = self._own(request)
-        if sequence.state is not State.SWAPPED:
+        if sequence.state is not SWAPPED:
             raise PolicyError(f"{lane.policy_name}: swaps in {sequence!r}, which isn't swapped out")
         if self.shape.decodes:
             raise PolicyError(f"{lane.policy_name}: swap_in after decode_all in the same step")

@@ -22,6 +22,9 @@ class Outcome(IntEnum):
     TIMED_OUT = 4
 
 
+FINISHED = Outcome.FINISHED  # see `simulator.engine.sequence.WAITING`
+
+
 class Recorder:
     """Columns with one row a request of the trace, inter-token gaps by class, and samples of each replica over time.
 

@@ -14,7 +14,7 @@ from simulator.engine.lane import Lane
 from simulator.engine.links import Link, SwapSpace
 from simulator.engine.queue import FCFSQueue, KeyedQueue, WaitingQueue
 from simulator.engine.recorder import Outcome, Recorder, ReplicaCounters
-from simulator.engine.sequence import Sequence, State
+from simulator.engine.sequence import ENDED, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +180,7 @@ class Replica:
 
     def end(self, sequence: Sequence, end_ns: int, outcome: Outcome, reason: str = "") -> None:
         """Write down how a request ended, and tell the cluster."""
-        sequence.state = State.ENDED
+        sequence.state = ENDED
         recorder, row = self.recorder, sequence.request_id
         recorder.ended[row] = end_ns
         recorder.outcome[row] = outcome

@@ -140,12 +140,13 @@ def main(arguments: list[str] | None = None) -> None:
     data: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     chosen = options.studies or list(STUDIES)
     if not options.plot_only:
-        found = {name: measured(name, STUDIES[name].sizes, options.runs) for name in chosen}
-        data = {"environment": environment(), "studies": {**data.get("studies", {}), **found}}
+        for name in chosen:
+            lines = measured(name, STUDIES[name].sizes, options.runs)
+            data[name] = {"environment": environment(), "lines": lines}
         file.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     for name in chosen:
-        if name in data.get("studies", {}):
-            draw(STUDIES[name], data["studies"][name], options.out / f"{name}.svg")
+        if name in data:
+            draw(STUDIES[name], data[name]["lines"], options.out / f"{name}.svg")
 
 
 if __name__ == "__main__":

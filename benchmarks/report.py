@@ -294,7 +294,7 @@ def rates_table(rows: Sequence[Row]) -> Table:
         memory = "" if each.peak_memory_bytes is None else f"{each.peak_memory_bytes / MIB:,.0f}"
         counts = (each.requests, each.requests_per_s, each.iterations_per_s, each.iterations, each.events)
         written = "" if each.write_s is None else f"{each.write_s:.2f}"
-        times = (f"{each.load_s:.2f}", f"{each.loop_s:.3f}", written)
+        times = (f"{each.load_s:.2f}", f"{each.loop_s:.3f}", f"{each.loop_cpu_s:.3f}", written)
         table.add_row(f"{row.case}: {row.name}", *(f"{n:,.0f}" for n in counts), *times, memory, str(len(row.loops_s)))
     return table
 

@@ -111,6 +111,21 @@ def test_a_picture_shows_the_cost_of_each_line(tmp_path: Path) -> None:
     assert text != (tmp_path / "c.svg").read_text()
 
 
+def test_pictures_are_drawn_again_from_the_stored_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = growth.Study("Small", "output tokens of each", (100,))
+    monkeypatch.setattr(growth, "STUDIES", {"output": study})
+    growth.main(["output", "--runs", "1", "--out", str(tmp_path)])
+    lines = json.loads((tmp_path / "growth.json").read_text())["output"]["lines"]
+    (fast,), (stepwise,) = lines["fast-forward"], lines["stepwise"]
+    assert (fast["size"], fast["requests"]) == (100, 64)
+    assert fast["iterations"] == stepwise["iterations"] >= 100
+    assert fast["events"] < 100 <= stepwise["events"]
+    drawn = (tmp_path / "output.svg").read_text()
+    (tmp_path / "output.svg").unlink()
+    growth.main(["--plot-only", "--out", str(tmp_path)])
+    assert (tmp_path / "output.svg").read_text() == drawn
+
+
 def test_own_time_is_summed_by_module_and_that_of_c_functions_goes_to_their_callers() -> None:
     ours, heap = (str(ROOT / "simulator" / "engine" / "lane.py"), 1, "f"), ("/lib/simpy/core.py", 2, "step")
     stats = {

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 
 import pytest
 
@@ -45,7 +46,7 @@ def test_runs_that_recorded_different_results_are_no_median() -> None:
 
 def test_repeats_until_the_budget_is_spent_but_at_least_once(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 1000, 10))
-    monkeypatch.setattr(measuring.time, "perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(clock)))
     assert repeated(lambda: "x", runs=5, budget_s=25) == ["x", "x", "x"]  # looked at after 10 and 20 s, not at 30 s
     assert repeated(lambda: "x", runs=5, budget_s=0) == ["x"]
     assert repeated(lambda: "x", runs=2, budget_s=1e9) == ["x", "x"]

@@ -525,8 +525,8 @@ class BatchingPolicy(Policy):
         True if a request never starts before one that stands before it in the waiting queue. The engine then
         knows that an arrival behind a blocked request changes nothing.
     repeats_admissions
-        True if `stable_steps` is to be asked of a step that admitted requests too: whether the next one would go on with
-        the same chunks of them and admit nobody.
+        True if `stable_steps` is to be asked of a step that admitted requests too: whether the next one would go on
+        with the same chunks of them and admit nobody.
     supports_pipeline
         False if the system has no pipeline parallelism; a scenario with several stages is then refused.
     defaults
@@ -557,10 +557,10 @@ class BatchingPolicy(Policy):
         """For how many steps, this one included, the policy would decide as it just did, all else equal.
 
         Asked after ``compose``, only where the plan preempted and swapped nothing, decodes all or none of the ready
-        requests, and admitted nobody or ``repeats_admissions``. "Nothing else" means: no arrival, no completion of a request or of a
-        prefill, every decode one token longer, every chunk of the same size again, free blocks falling. The
-        engine ends the run by itself at each of those events and before blocks run out; UNBOUNDED is then the
-        usual answer, 1 always right.
+        requests, and admitted nobody or ``repeats_admissions``. "All else equal" means: no arrival, no completion of
+        a request or of a prefill, every decode one token longer, every chunk of the same size again, free blocks
+        falling. The engine ends the run by itself at each of those events and before blocks run out; UNBOUNDED is
+        then the usual answer, 1 always right.
         """
         return 1
 

@@ -27,6 +27,7 @@ BEYOND_DECODES = "decode attention: more or longer decodes than measured"
 """What is counted in ``substitutions``."""
 _NS_PER_S = 1e9
 _FIRST_TABLE = 4096  # entries of a table when it is made
+_NOTHING = Piecewise([], [0.0], [0.0])
 _LARGEST_TABLE = 1 << 18  # counts beyond are computed one by one, with all experts visited
 
 
@@ -80,6 +81,7 @@ class OperatorCost:
             (stage, float(len(layers) - sliding[stage]), float(sliding[stage]))
             for stage, layers in enumerate(self._layers)
         ]
+        self._full_layers = self._attention_layers[0][1]
         # By tokens: seconds of each stage, in steps with chunks and in steps of decodes alone.
         self._chunk_steps: list[tuple[float, ...]] = []
         self._decode_steps: list[tuple[float, ...]] = []
@@ -177,35 +179,34 @@ class OperatorCost:
         table, heads = self._decode_steps, self._head_s
         fixed = table[decodes] if decodes < len(table) else self._more_tokens(decodes, False)
         head = heads[decodes] if decodes < len(heads) else self._more_rows(decodes)
-        layers = self._attention_layers[0][1]
+        layers = self._full_layers
         return self._decode[decodes].scaled(layers * _NS_PER_S, (fixed[0] + head) * _NS_PER_S)
 
     def _chunk_steps_ns(self, shape: BatchShape, k: int) -> list[int]:
-        """Return the ns of ``k`` steps with chunks, one stage and no window: each chunk's context grows by the chunk."""
+        """Return the ns of ``k`` steps with chunks, one stage and no window."""
         decodes, attended, new = shape.decodes, shape.decode_kv, shape.prefill_tokens
-        chunks, cached, pairs = len(shape.chunks), 0, 0
+        cached = pairs = 0
         for size, before in shape.chunks:
             cached += before
             pairs += size * before + size * (size + 1) // 2
-        tokens, rows = decodes + new + shape.padding_tokens, shape.logit_rows
+        tokens, rows, chunks = decodes + new + shape.padding_tokens, shape.logit_rows, len(shape.chunks)
         table, heads = self._chunk_steps, self._head_s
         fixed = (table[tokens] if tokens < len(table) else self._more_tokens(tokens, True))[0]
         head = heads[rows] if rows < len(heads) else self._more_rows(rows)
-        layers, prefill_s = self._attention_layers[0][1], self._attention.prefill_s
-        durations = []
-        for step in range(k):
-            if step:
-                attended += decodes
-                cached += new
-                pairs += sum(size * size for size, _ in shape.chunks)
-            full = prefill_s(chunks, new, cached, pairs, cached + new)
-            if decodes:
-                decode = self._decode[decodes]
-                full = decode.at(attended) + full
-                if attended > decode.measured_to:
-                    self._substitutions[BEYOND_DECODES] += 1
+        prefill_s, layers = self._attention.prefill_s, self._full_layers
+        decode = self._decode[decodes] if decodes else _NOTHING
+        durations: list[int] = []
+        while True:
+            full = decode.at(attended) + prefill_s(chunks, new, cached, pairs, cached + new)
             duration = round((fixed + layers * full + head) * _NS_PER_S)
             durations.append(duration if duration > 1 else 1)
+            if len(durations) == k:
+                break
+            attended += decodes
+            cached += new
+            pairs += sum(size * size for size, _ in shape.chunks)
+        if attended > decode.measured_to:
+            self._substitutions[BEYOND_DECODES] += k
         return durations
 
     def breakdown(self, shape: BatchShape) -> dict[str, float]:

@@ -74,8 +74,8 @@ class CostModel(Protocol):
     Durations are whole nanoseconds, at least 1, rounded half to even from seconds. A run of k steps is a batch whose
     composition stays: in its step i (from 0) every decode attends to i tokens more and every chunk has i times its own
     new tokens more in the cache. ``run_ns(shape, k)[i]`` equals ``step_ns`` of the shape advanced i times, to the last
-    bit; both paths must therefore use the same floating-point operations in the same order. ``few_ns`` is ``run_ns`` for
-    a few steps: below some 40 a list of numbers is made and read more quickly than an array.
+    bit; both paths must therefore use the same floating-point operations in the same order. ``few_ns`` is ``run_ns``
+    for a few steps: below some 40 a list of numbers is made and read more quickly than an array.
     """
 
     @property

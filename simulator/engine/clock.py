@@ -20,6 +20,10 @@ LANES_PER_REPLICA = 64
 """Most batches in flight on one replica (pipeline stages): room in the priority numbers."""
 
 
+ARRIVALS = 1
+"""Priority of arrivals: before all steps of the same instant."""
+
+
 def to_ns(seconds: float) -> int:
     """Return seconds as whole nanoseconds, rounded half to even."""
     return round(seconds * NS_PER_S)
@@ -61,7 +65,8 @@ class Boundary(Event):
         self._value = None
         self._ok = True
         self._defused = False
-        heappush(env._queue, (env._now + delay_ns, priority, next(env._eid), self))  # as `simpy.Environment.schedule`
+        # What `simpy.Environment.schedule` does, without the call.
+        heappush(env._queue, (env._now + delay_ns, priority, next(env._eid), self))  # type: ignore[misc]
 
     def move_to(self, delay_ns: int, priority: int) -> Boundary:
         """Return a new event at an earlier time with this one's callbacks.

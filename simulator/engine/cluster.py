@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Iterator
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 from functools import partial
@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 from simpy.core import StopSimulation
-from simpy.events import Event, Timeout
+from simpy.events import Event
 
 from policies.protocols import PolicyError, RoutingPolicy
-from simulator.engine.clock import NS_PER_S, Boundary, Environment
+from simulator.engine.clock import ARRIVALS, NS_PER_S, Boundary, Environment
 from simulator.engine.recorder import Outcome, Recorder
 from simulator.engine.replica import Replica, ReplicaConfig
-from simulator.engine.sequence import Sequence, State
+from simulator.engine.sequence import ENDED, Sequence
 
 if TYPE_CHECKING:
     from workloads import Source
@@ -129,15 +129,17 @@ class Cluster:
         self._priority = np.ascontiguousarray(workload.priorities, dtype=np.int64).data
         self._session = np.ascontiguousarray(workload.session_ids, dtype=np.int64).data
         self._hash_offsets = None if workload.hash_offsets is None else np.ascontiguousarray(workload.hash_offsets).data
+        self._first: Iterator[tuple[int, int]] = iter(())
+        self._coming: tuple[int, int] | None = None
         self.num_arrived = 0
         self.num_ended = 0
         self.num_truncated = 0
         self.last_event_ns = 0
         self.end_ns = 0
         self.events = 0
-        # Requests in the system, integrated over time (for Little's law): sum of count x ns.
+        # Requests in the system, integrated over time (for Little's law), count x ns: when those left that did, less
+        # when those came that did; `stop` adds those that are still there.
         self.in_system_ns = 0
-        self._in_system_since_ns = 0
 
     @property
     def now_s(self) -> float:
@@ -147,7 +149,9 @@ class Cluster:
 
     def run(self, until_ns: int | None = None) -> None:
         """Run until everything has ended, until ``until_ns`` (exclusive), or until `interrupt` is called."""
-        self.env.process(self._arrivals())
+        self._first = iter(self.workload.source.first())
+        self._coming = next(self._first, None)
+        Boundary(self.env, 0, ARRIVALS, [self._next_arrivals])
         if until_ns is not None:
             self._stop_in(until_ns - self.env.now)
         self.env.run()
@@ -167,21 +171,27 @@ class Cluster:
         self.events = next(self.env._eid) - len(self.env._queue)
         for replica in self.replicas:
             replica.stop(self.end_ns)
-        self._integrate(self.end_ns)
+        self.in_system_ns += (self.num_arrived - self.num_ended) * self.end_ns
         for histogram in self.recorder.itl:
             histogram.flush()
 
-    def _arrivals(self) -> Generator[Event, Any, None]:
-        env, arrive = self.env, self._arrive
-        for at_ns, row in self.workload.source.first():
-            if at_ns > env.now:
-                yield Timeout(env, at_ns - env.now)
-            arrive(row)
-
-    def _arrive(self, row: int, _event: Event | None = None) -> None:
-        """Make the request of a row, ask the router, hand it over."""
+    def _next_arrivals(self, _: Event | None = None) -> None:
+        """Take in the requests of this instant, and come back at the next one."""
         now = self.env.now
-        self._integrate(now)
+        while self._coming is not None:
+            at_ns, row = self._coming
+            if at_ns > now:
+                Boundary(self.env, at_ns - now, ARRIVALS, [self._next_arrivals])
+                return
+            self._arrive(row, now)
+            self._coming = next(self._first, None)
+
+    def _follow_up(self, row: int, _: Event) -> None:
+        self._arrive(row, self.env.now)
+
+    def _arrive(self, row: int, now: int) -> None:
+        """Make the request of a row, ask the router, hand it over."""
+        self.in_system_ns -= now
         self.num_arrived += 1
         self.recorder.arrival[row] = now
         workload = self.workload
@@ -208,8 +218,8 @@ class Cluster:
         truncated = 0 < room < sequence._output_tokens
         if truncated:
             sequence._output_tokens = room  # the engine ends it at max_model_len
-        replica.enqueue(sequence)
-        if truncated and sequence.state is not State.ENDED:
+        replica.enqueue(sequence, now)
+        if truncated and sequence.state is not ENDED:
             self.num_truncated += 1
 
     def _route(self, sequence: Sequence) -> int:
@@ -224,14 +234,10 @@ class Cluster:
         return int(index)
 
     def _ended(self, sequence: Sequence, end_ns: int, outcome: Outcome) -> None:
-        self._integrate(end_ns)
+        self.in_system_ns += end_ns
         self.num_ended += 1
         self.last_event_ns = end_ns
         self._requests[sequence.replica] -= 1
         self._tokens[sequence.replica] -= sequence.load_tokens
         for at_ns, row in self.workload.source.ended(sequence.request_id, end_ns):
-            Timeout(self.env, max(1, at_ns - end_ns)).callbacks.append(partial(self._arrive, row))
-
-    def _integrate(self, now_ns: int) -> None:
-        self.in_system_ns += (self.num_arrived - self.num_ended) * (now_ns - self._in_system_since_ns)
-        self._in_system_since_ns = now_ns
+            Boundary(self.env, max(1, at_ns - end_ns), ARRIVALS, [partial(self._follow_up, row)])

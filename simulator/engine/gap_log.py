@@ -9,7 +9,6 @@ from __future__ import annotations
 from array import array
 
 import numpy as np
-import numpy.typing as npt
 
 from simulator.engine.histogram import DurationHistogram, Durations
 
@@ -66,7 +65,7 @@ class GapLog:
         if len(self._gaps) > _FLUSH_AT:
             self._flush()
 
-    def close(self, itl_max_ns: npt.NDArray[np.int64]) -> None:
+    def close(self, itl_max_ns: memoryview[int]) -> None:
         """Count what is left, and raise the largest gap by row, shape (rows,), to what was noted here."""
         self._flush()
         if not self._rows:
@@ -74,7 +73,7 @@ class GapLog:
         since, until = np.array(self._since), np.array(self._until)
         largest = np.append(np.array(self._largest), 0)
         found = np.maximum.reduceat(largest, np.column_stack((since, until)).ravel())[::2]
-        np.maximum.at(itl_max_ns, np.array(self._rows), np.where(since < until, found, 0))
+        np.maximum.at(np.asarray(itl_max_ns), np.array(self._rows), np.where(since < until, found, 0))
 
     def _flush(self) -> None:
         """Count the gaps noted so far for as many members as had each."""

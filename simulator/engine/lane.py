@@ -15,7 +15,7 @@ then. Requests end after a known number of tokens, so none is computed beyond it
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import accumulate
 from operator import attrgetter
 from typing import TYPE_CHECKING
@@ -53,6 +53,40 @@ class Lane:
         steps, of a run that was cut.
     """
 
+    __slots__ = (
+        "_async",
+        "_batches",
+        "_boundary",
+        "_callbacks",
+        "_compose",
+        "_cost",
+        "_counters",
+        "_durations",
+        "_end_ns",
+        "_ended",
+        "_idle",
+        "_known_until_ns",
+        "_policy",
+        "_priority",
+        "_run_limit",
+        "ends",
+        "env",
+        "group",
+        "index",
+        "kv",
+        "limits",
+        "plan",
+        "policy_name",
+        "prefilling",
+        "replica",
+        "sequences",
+        "shape",
+        "start_ns",
+        "steps",
+        "swapped",
+        "waiting",
+    )
+
     def __init__(self, replica: Replica, index: int) -> None:
         self.replica = replica
         self.index = index
@@ -72,7 +106,7 @@ class Lane:
         self._cost = replica.cost
         self._priority = step_priority(replica.index, index)
         self._idle = True
-        self._callbacks = [self._passed]
+        self._callbacks: list[Callable[[Event], None]] = [self._passed]
         self._async = replica.async_scheduling
         self._ended: list[Sequence] = []
         self._known_until_ns = 0
@@ -80,6 +114,7 @@ class Lane:
         self.start_ns = 0
         self.ends: Durations = []
         self._durations: Durations = []
+        self._end_ns = 0
         self._boundary: Boundary | None = None
         self._batches = replica.recorder.batches
         self._counters = replica.counters
@@ -120,18 +155,19 @@ class Lane:
 
     def _woken(self, _: Event) -> None:
         self._known_until_ns = self.env.now
-        self._go_on()
+        self._go_on(self.env.now)
 
     def _passed(self, _: Event) -> None:
         """Apply the steps that ended at this boundary, and start the next."""
-        self._apply(self.env.now)
-        self._go_on()
+        self._apply(self._end_ns)
+        self._go_on(self._end_ns)
 
-    def _go_on(self, _: Event | None = None) -> None:
+    def _go_on(self, now: int) -> None:
         """Compose the next step and start it; without one, be idle."""
-        now, plan, shape, replica, compose = self.env.now, self.plan, self.shape, self.replica, self._compose
+        plan, shape, replica, compose = self.plan, self.shape, self.replica, self._compose
         if replica.first_stage_free_ns > now:
-            Boundary(self.env, replica.first_stage_free_ns - now, self._priority, [self._go_on])
+            self._end_ns = replica.first_stage_free_ns
+            Boundary(self.env, self._end_ns - now, self._priority, [lambda _: self._go_on(self._end_ns)])
             return
         while True:
             if replica.arriving:
@@ -147,23 +183,18 @@ class Lane:
                 return
             self._release_ended()
             self._known_until_ns = now
-        repeatable = plan.repeatable
+        repeatable = plan.repeatable and replica.fast_forward
         if self._ended:
             self._release_ended()
             if self.waiting or self.swapped or replica.arriving:
                 repeatable = False  # somebody looks at what was given back
-        if repeatable and replica.fast_forward and not (replica.arriving and replica.may_admit_arriving()):
-            self._start(now, self._run_length())
-        else:
-            self._start(now, 1)
-
-    def _start(self, now: int, steps: int) -> None:
-        """Start the planned step, or a run of as many."""
-        shape, replica = self.shape, self.replica
+        if repeatable and replica.arriving and replica.may_admit_arriving():
+            repeatable = False
         if not shape.decodes and shape.decode_kv:
             shape.clear_decodes()
+        steps = self._run_length() if repeatable else 1
         if steps == 1:
-            end = now + self.plan.stalls_ns
+            end = now + plan.stalls_ns
             if replica.num_stages > 1:
                 end = replica.pass_stages(end, shape)
             elif shape.decodes or shape.chunks:
@@ -179,8 +210,7 @@ class Lane:
             self.ends = many.cumsum()
             self.ends += now
             end = int(self.ends[-1])
-        self.start_ns = now
-        self.steps = steps
+        self.start_ns, self._end_ns, self.steps = now, end, steps
         self._boundary = Boundary(self.env, end - now, self._priority, self._callbacks)
         if not replica.active_lanes:
             replica.busy_since_ns = now
@@ -238,18 +268,18 @@ class Lane:
                 sequence.private_blocks += need
                 kv.computed(sequence, computed)
 
-    def cut(self, later: int = 0) -> None:
+    def cut(self, now: int, later: int = 0) -> None:
         """End the run in flight at its first step boundary from now on (one at this instant counts), or one later."""
         if self.steps <= 1:
             return
         assert self._boundary is not None
-        now = self.env.now
         steps = bisect_left(self.ends, now) + 1 + later
         if steps >= self.steps:
             return
         self._run_limit = max(_SHORTEST_RUN_LIMIT, 2 * steps)
         self.steps = steps
-        self._boundary = self._boundary.move_to(int(self.ends[steps - 1]) - now, self._priority)
+        self._end_ns = int(self.ends[steps - 1])
+        self._boundary = self._boundary.move_to(self._end_ns - now, self._priority)
 
     def steps_done(self, now_ns: int) -> int:
         """Return how many steps of the run in flight ended before now."""
@@ -312,9 +342,8 @@ class Lane:
             counters.padding_tokens += steps * shape.padding_tokens
 
     def _apply_chunks(self, end_ns: int, steps: int) -> None:
-        plan, recorder = self.plan, self.replica.recorder
-        completed = False
-        for sequence, tokens, _ in plan.chunks:
+        recorder, completed = self.replica.recorder, False
+        for sequence, tokens, _ in self.plan.chunks:
             sequence.planned = False
             sequence.computed_tokens = computed = sequence.computed_tokens + steps * tokens
             if computed < sequence.prefill_target:

@@ -121,35 +121,36 @@ class Replica:
         self.busy_since_ns = 0
         self._admits_in_order = self.policy.admits_in_order
         self._first_come_first_served = self.policy.admits_in_order and queueing.in_arrival_order
+        self._longest_prompt = min(self.limits.max_model_len - 1, config.num_kv_blocks * config.block_size)
         self.next_sample_ns = recorder.sample_interval_ns
         self.lanes = [Lane(self, i) for i in range(config.num_stages)]
 
     # ------------------------------------------------------------------------------------------------ arrivals
 
-    def enqueue(self, sequence: Sequence) -> None:
+    def enqueue(self, sequence: Sequence, now: int) -> None:
         """Take in a request that the router sent here, or refuse it as the server would."""
-        now = self.env.now
         if now >= self.next_sample_ns:
             self.sample_until(now)
-        reason = self._refusal(sequence)
-        if reason:
-            self.end(sequence, now, Outcome.REJECTED, reason)
+        lane = self.lanes[0]
+        reason = self.policy.refuses(sequence, lane)
+        if reason or sequence.prompt_tokens > self._longest_prompt:
+            self.end(sequence, now, Outcome.REJECTED, self._too_long(sequence) or reason)
             return
-        self.recorder.queued[sequence.request_id] = self.lanes[0].step_end_ns(now) if self.num_stages == 1 else now
-        if self.async_scheduling and self.lanes[0].steps:
+        one_stage = self.num_stages == 1
+        self.recorder.queued[sequence.request_id] = lane.step_end_ns(now) if one_stage else now
+        if self.async_scheduling and lane.steps:
             self.arriving.append((now, sequence))
             if self.fast_forward and self.may_admit_arriving():
-                self.lanes[0].cut(later=1)
+                lane.cut(now, later=1)
             return
         first_now = self.waiting.push(sequence)
-        for lane in self.lanes:
-            if lane.wake():
-                return
+        if lane.wake() or (not one_stage and any(other.wake() for other in self.lanes)):
+            return
         if not self.fast_forward:
             return
         if self._admits_in_order and (not first_now or self.num_running >= self.limits.max_num_seqs):
             return  # it can't start before somebody ends, so the run in flight stays what it is
-        self.lanes[0].cut()
+        lane.cut(now)
 
     def may_admit_arriving(self) -> bool:
         """Tell whether a request that is not in the queue yet may start before a running one ends."""
@@ -165,8 +166,8 @@ class Replica:
         while arriving and arriving[0][0] <= until_ns:
             self.waiting.push(arriving.popleft()[1])
 
-    def _refusal(self, sequence: Sequence) -> str:
-        """Return why this engine can't ever serve the request; empty if it can."""
+    def _too_long(self, sequence: Sequence) -> str:
+        """Return why a prompt never fits this engine; empty if it does."""
         longest = self.limits.max_model_len
         if sequence.prompt_tokens >= longest:
             return (
@@ -176,7 +177,7 @@ class Replica:
         capacity = self.kv.total_blocks * self.kv.block_size
         if sequence.prompt_tokens > capacity:
             return f"prompt of {sequence.prompt_tokens} tokens exceeds the replica's KV memory of {capacity} tokens"
-        return self.policy.refuses(sequence, self.lanes[0])
+        return ""
 
     def end(self, sequence: Sequence, end_ns: int, outcome: Outcome, reason: str = "") -> None:
         """Write down how a request ended, and tell the cluster."""
@@ -235,7 +236,7 @@ class Replica:
         for sequence in [*self.waiting, *self.swapped, *(sequence for _, sequence in self.arriving)]:
             self._write_progress(sequence)
         for lane in self.lanes:
-            lane.group.gaps.close(self.recorder.columns["itl_max_ns"])
+            lane.group.gaps.close(self.recorder.itl_max)
         swap, counters = self.swap_space, self.counters
         counters.peak_kv_blocks = self.kv.total_blocks - counters.least_free_kv_blocks
         counters.swaps_out, counters.swaps_in = swap.swaps_out, swap.swaps_in

@@ -130,11 +130,15 @@ class ChunkAttention(TableAttention):
         token_s: float,
     ) -> None:
         super().__init__(decode, prefill, estimate, substitutions)
+        self._curves = Curves(prefill.curve)
         self._longest_row, self._token_s = longest.curve(1), token_s
 
     def prefill_s(self, chunks: int, new: int, cached: int, pairs: int, context: int) -> float:
         """Return the seconds of the chunks of one step."""
-        seconds = super().prefill_s(chunks, new, cached, pairs, context)
+        curve = self._curves[chunks]
+        if pairs > curve.measured_to:
+            self._substitutions[BEYOND_CHUNKS] += 1
+        seconds = curve.at(pairs)
         row = self._longest_row.at(context / chunks)
         if row > seconds:
             seconds = row

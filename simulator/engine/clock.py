@@ -61,10 +61,15 @@ class Boundary(Event):
         self, env: simpy.Environment, delay_ns: int, priority: int, callbacks: list[Callable[[Event], None]]
     ) -> None:
         self.env = env
-        self.callbacks: Any = callbacks
         self._value = None
         self._ok = True
         self._defused = False
+        self.schedule(delay_ns, priority, callbacks)
+
+    def schedule(self, delay_ns: int, priority: int, callbacks: list[Callable[[Event], None]]) -> None:
+        """Let it come, or come again: an event that SimPy has done with can be used once more."""
+        self.callbacks: Any = callbacks
+        env = self.env
         # What `simpy.Environment.schedule` does, without the call.
         heappush(env._queue, (env._now + delay_ns, priority, next(env._eid), self))  # type: ignore[misc]
 

@@ -46,12 +46,15 @@ class DecodeGroup:
         How many of them need a block at steps of each remainder by ``block_size``.
     last_ns
         When the last token came of every member that isn't fresh.
+    milestones
+        Heap of (step, order, what, epoch of the sequence, sequence), all ahead; those of a member that left are void,
+        and change nothing when their step comes.
     """
 
     __slots__ = (
         "_bases",
         "_block_size",
-        "_milestones",
+        "milestones",
         "_squares",
         "_ties",
         "_window",
@@ -80,7 +83,7 @@ class DecodeGroup:
         # they are, over those that have not filled the window.
         self._bases = self._squares = 0
         self._within_bases = self._within = 0
-        self._milestones: list[tuple[int, int, int, int, Sequence]] = []
+        self.milestones: list[tuple[int, int, int, int, Sequence]] = []
         self._ties = count()
 
     # ------------------------------------------------------------------------------------------ membership
@@ -100,15 +103,15 @@ class DecodeGroup:
             self._within += 1
             self._within_bases += base
             filled = self._window - base
-            heappush(self._milestones, (filled, next(self._ties), _WINDOW, epoch, sequence))
+            heappush(self.milestones, (filled, next(self._ties), _WINDOW, epoch, sequence))
         ahead = held_blocks * size - context  # tokens until it needs another block
         if ahead < size:
             self.phases[(step + ahead) % size] += 1
             self.growing += 1
         else:
             near = step + ahead - size + 1
-            heappush(self._milestones, (near, next(self._ties), _GROW, epoch, sequence))
-        heappush(self._milestones, (step + remaining, next(self._ties), _END, epoch, sequence))
+            heappush(self.milestones, (near, next(self._ties), _GROW, epoch, sequence))
+        heappush(self.milestones, (step + remaining, next(self._ties), _END, epoch, sequence))
         if self.size == 1:
             self.last_ns = sequence.last_token_ns
         if sequence.last_token_ns == self.last_ns:
@@ -190,16 +193,6 @@ class DecodeGroup:
 
     # --------------------------------------------------------------------------------------------- advance
 
-    def next_milestone(self) -> int:
-        """Return the step of the next milestone, NEVER if there is none."""
-        milestones = self._milestones
-        while milestones:
-            step, _, _, epoch, sequence = milestones[0]
-            if sequence.epoch == epoch:
-                return step
-            heappop(milestones)
-        return NEVER
-
     def advance(self, start_ns: int, end_ns: int, durations: Durations) -> SequenceOf[Sequence]:
         """Note steps done, one right after the other; return the members that end with the last of them.
 
@@ -218,7 +211,7 @@ class DecodeGroup:
             self.gaps.add(durations)
         self.step = step
         self.last_ns = end_ns
-        return self._pass_milestones() if self._milestones[0][0] <= step else ()
+        return self._pass_milestones() if self.milestones[0][0] <= step else ()
 
     def _note_first_gaps(self, end_ns: int) -> None:
         """Note the gaps of a step that are not its duration; those of the fresh members are their own."""
@@ -233,7 +226,7 @@ class DecodeGroup:
 
     def _pass_milestones(self) -> list[Sequence]:
         ended: list[Sequence] = []
-        milestones = self._milestones
+        milestones = self.milestones
         while milestones and milestones[0][0] <= self.step:
             step, _, kind, epoch, sequence = heappop(milestones)
             if sequence.epoch != epoch:

@@ -169,6 +169,9 @@ class Lane:
             self._end_ns = replica.first_stage_free_ns
             Boundary(self.env, self._end_ns - now, self._priority, [lambda _: self._go_on(self._end_ns)])
             return
+        if not (self.sequences or self.waiting or self.swapped or replica.arriving or self._ended):
+            self._idle = True
+            return
         while True:
             if replica.arriving:
                 replica.queue_arrived(self._known_until_ns)
@@ -211,7 +214,10 @@ class Lane:
             self.ends += now
             end = int(self.ends[-1])
         self.start_ns, self._end_ns, self.steps = now, end, steps
-        self._boundary = Boundary(self.env, end - now, self._priority, self._callbacks)
+        if self._boundary is None:
+            self._boundary = Boundary(self.env, end - now, self._priority, self._callbacks)
+        else:
+            self._boundary.schedule(end - now, self._priority, self._callbacks)
         if not replica.active_lanes:
             replica.busy_since_ns = now
         replica.active_lanes += 1
@@ -227,7 +233,7 @@ class Lane:
             if whole < limit:
                 limit = whole
         if self.shape.decodes:
-            until = group.next_milestone() - group.step
+            until = group.milestones[0][0] - group.step
             if until < limit:
                 limit = until
         if limit > 1:

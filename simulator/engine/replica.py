@@ -246,14 +246,13 @@ class Replica:
 
     def sample_until(self, now_ns: int) -> None:
         """Take the samples that are due, as the replica stood just before each one's instant."""
-        interval = self.recorder.sample_interval_ns
-        append = self.recorder.timeline.append
+        interval, first = self.recorder.sample_interval_ns, self.next_sample_ns
+        self.next_sample_ns = first + ((now_ns - first) // interval + 1) * interval
         counters = self.counters
         running, waiting = self.num_running, len(self.waiting) + len(self.arriving)
-        used = self.kv.used_blocks
-        at = self.next_sample_ns
-        while at <= now_ns:
-            kv, prefill, decode, steps = used, counters.prefill_tokens, counters.decode_tokens, counters.steps
+        for at in range(first, self.next_sample_ns, interval):
+            kv, prefill, decode = self.kv.used_blocks, counters.prefill_tokens, counters.decode_tokens
+            steps = counters.steps
             for lane in self.lanes:
                 done = lane.steps_done(at)
                 if done:
@@ -262,6 +261,4 @@ class Replica:
                     steps += done
                     kv += lane.blocks_after_first(done + 1)  # and those of the step in flight
             busy = counters.busy_ns + (at - self.busy_since_ns if self.active_lanes else 0)
-            append((at, self.index, running, waiting, kv, prefill, decode, busy, steps))
-            at += interval
-        self.next_sample_ns = at
+            self.recorder.timeline.append((at, self.index, running, waiting, kv, prefill, decode, busy, steps))

@@ -218,11 +218,8 @@ class Lane:
             self._boundary = Boundary(self.env, end - now, self._priority, self._callbacks)
         else:
             self._boundary.schedule(end - now, self._priority, self._callbacks)
-        if not replica.active_lanes:
-            replica.busy_since_ns = now
-        replica.active_lanes += 1
         if replica.num_stages > 1:
-            replica.wake_idle()
+            replica.lane_started(now)
 
     def _run_length(self) -> int:
         """Return for how many steps the plan stays what it is: the policy, milestones and free blocks agree."""
@@ -231,6 +228,8 @@ class Lane:
         for sequence, tokens, _ in plan.chunks:
             whole = (sequence.prefill_target - sequence.computed_tokens) // tokens
             if whole < limit:
+                if whole <= 1:
+                    return 1
                 limit = whole
         if self.shape.decodes:
             until = group.milestones[0][0] - group.step
@@ -303,10 +302,9 @@ class Lane:
             self.steps = done
             end_ns = int(self.ends[done - 1])
             self._apply(end_ns)
-            replica = self.replica
-            if not replica.active_lanes:
-                replica.busy_since_ns = end_ns
-            replica.active_lanes += 1  # the step that is lost is in flight
+            self.start_ns, self.steps = end_ns, 1  # the step that is lost is in flight
+            if self.replica.num_stages > 1:
+                self.replica.lane_started(end_ns)
 
     def _apply(self, end_ns: int) -> None:
         """Apply the steps done: tokens, KV, requests that end, prefills that complete."""
@@ -314,21 +312,21 @@ class Lane:
         if end_ns >= replica.next_sample_ns:
             replica.sample_until(end_ns)
         self.steps = 0
-        self._known_until_ns = self.start_ns
+        if self._async:
+            self._known_until_ns = int(self.ends[steps - 2]) if steps > 1 else self.start_ns
         if steps > 1:
-            self._known_until_ns = int(self.ends[steps - 2])
             self._take_blocks_after_first(steps)
             if steps == self._run_limit and steps < _LONGEST_RUN_LIMIT:
                 self._run_limit *= 2
-        replica.active_lanes -= 1
         counters = self._counters
-        if not replica.active_lanes:
-            counters.busy_ns += end_ns - replica.busy_since_ns
         counters.steps += steps
-        if self.kv.free_blocks < counters.least_free_kv_blocks:
-            counters.least_free_kv_blocks = self.kv.free_blocks
+        free = self.kv.free_blocks
+        if free < counters.least_free_kv_blocks:
+            counters.least_free_kv_blocks = free
         if replica.num_stages > 1:
-            replica.wake_idle()
+            replica.lane_ended(end_ns)
+        else:
+            counters.busy_ns += end_ns - self.start_ns
         if self._batches is not None:
             batch = (replica.index, self.index, self.start_ns, end_ns, steps, shape.decodes, shape.prefill_tokens)
             self._batches.append(batch)

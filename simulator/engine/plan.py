@@ -151,8 +151,8 @@ class Plan:
             done = sequence.computed_tokens
             if not 1 <= tokens <= sequence.prefill_target - done:
                 raise self._wrong_tokens(sequence, tokens, done)
-            context = done + tokens
-            need = kv.blocks_for(context if context > reserve_tokens else reserve_tokens) - kv.held_by(sequence)
+            context = done + tokens if done + tokens > reserve_tokens else reserve_tokens
+            need = -(-context // kv.block_size) - kv.held_by(sequence)
             if need > 0:
                 if need + keep_free_blocks > kv.free_blocks:
                     return False

@@ -73,11 +73,6 @@ class Replica:
         Called with the sequence, the time in ns and the outcome when a request ends here.
     fast_forward
         False makes every step an event of its own; results are the same.
-
-    Attributes
-    ----------
-    active_lanes, busy_since_ns
-        Batches in flight, and since when there has been one.
     """
 
     def __init__(
@@ -117,8 +112,8 @@ class Replica:
         self.first_stage_free_ns = 0
         self._stage_free_ns = [0] * config.num_stages
         self._on_end = on_end
-        self.active_lanes = 0
-        self.busy_since_ns = 0
+        self._active_lanes = 0
+        self._busy_since_ns = 0
         self._admits_in_order = self.policy.admits_in_order
         self._first_come_first_served = self.policy.admits_in_order and queueing.in_arrival_order
         self._longest_prompt = min(self.limits.max_model_len - 1, config.num_kv_blocks * config.block_size)
@@ -215,19 +210,39 @@ class Replica:
         self.first_stage_free_ns = free[0]
         return end_ns
 
-    def wake_idle(self) -> None:
+    def lane_started(self, now_ns: int) -> None:
+        """Note that one of several lanes has a batch in flight."""
+        if not self._active_lanes:
+            self._busy_since_ns = now_ns
+        self._active_lanes += 1
+        self._wake_idle()
+
+    def lane_ended(self, now_ns: int) -> None:
+        """Note that one of several lanes has none in flight any more."""
+        self._active_lanes -= 1
+        if not self._active_lanes:
+            self.counters.busy_ns += now_ns - self._busy_since_ns
+        self._wake_idle()
+
+    def _wake_idle(self) -> None:
         """Let the idle lanes that have something to do look again: a batch that left or returned changed memory."""
         for lane in self.lanes:
             if lane.sequences or self.waiting:
                 lane.wake()
+
+    def _busy_ns(self, at_ns: int) -> int:
+        """Return how long there has been a batch in flight until now."""
+        if self.num_stages == 1:
+            lane = self.lanes[0]
+            return self.counters.busy_ns + (at_ns - lane.start_ns if lane.steps else 0)
+        return self.counters.busy_ns + (at_ns - self._busy_since_ns if self._active_lanes else 0)
 
     def stop(self, now_ns: int) -> None:
         """Bring everything up to now: the run is over, and what is left stays unfinished."""
         self.sample_until(now_ns)
         for lane in self.lanes:
             lane.stop()
-        if self.active_lanes:
-            self.counters.busy_ns += now_ns - self.busy_since_ns
+        self.counters.busy_ns = self._busy_ns(now_ns)
         for lane in self.lanes:
             for sequence in list(lane.sequences):
                 if sequence.group is not None:
@@ -260,5 +275,5 @@ class Replica:
                     decode += done * lane.shape.decodes
                     steps += done
                     kv += lane.blocks_after_first(done + 1)  # and those of the step in flight
-            busy = counters.busy_ns + (at - self.busy_since_ns if self.active_lanes else 0)
-            self.recorder.timeline.append((at, self.index, running, waiting, kv, prefill, decode, busy, steps))
+            row = (at, self.index, running, waiting, kv, prefill, decode, self._busy_ns(at), steps)
+            self.recorder.timeline.append(row)

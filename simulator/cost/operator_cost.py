@@ -128,8 +128,7 @@ class OperatorCost:
         curve = self._decode_steps_ns[decodes]
         if attended + (k - 1) * decodes > curve.measured_to:
             self._substitutions[BEYOND_DECODES] += k
-        values = curve.each(range(attended, attended + k * decodes, decodes))
-        durations = [round(value) for value in values]
+        durations = curve.rounded(range(attended, attended + k * decodes, decodes))
         return durations if min(durations) > 0 else [max(1, duration) for duration in durations]
 
     def stage_ns(self, shape: BatchShape) -> list[int]:

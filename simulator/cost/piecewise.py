@@ -35,7 +35,7 @@ class Piecewise:
     (8.0, 20.0)
     """
 
-    __slots__ = ("_array_bases", "_array_slopes", "_array_starts", "_bases", "_slopes", "_starts", "measured_to")
+    __slots__ = ("_array_bases", "_array_slopes", "_array_starts", "_pieces", "_starts", "measured_to")
 
     def __init__(
         self,
@@ -48,8 +48,7 @@ class Piecewise:
         self._array_bases: Floats = np.asarray(bases, dtype=np.float64)
         self._array_slopes: Floats = np.asarray(slopes, dtype=np.float64)
         self._starts: list[float] = self._array_starts.tolist()
-        self._bases: list[float] = self._array_bases.tolist()
-        self._slopes: list[float] = self._array_slopes.tolist()
+        self._pieces = list(zip(self._array_bases.tolist(), self._array_slopes.tolist(), strict=True))
         self.measured_to = measured_to
 
     @classmethod
@@ -74,24 +73,25 @@ class Piecewise:
     def at(self, x: int | float) -> float:
         """Return the value at one count."""
         x = float(x)  # comparing with whole numbers takes twice as long
-        piece = bisect_right(self._starts, x)
-        return self._bases[piece] + self._slopes[piece] * x
+        base, slope = self._pieces[bisect_right(self._starts, x)]
+        return base + slope * x
 
-    def each(self, x: range) -> list[float]:
-        """Return the values at a few ascending counts, at least one."""
+    def rounded(self, x: range) -> list[int]:
+        """Return the values at a few ascending counts, at least one, each rounded half to even."""
         starts = self._starts
         piece = bisect_right(starts, x[0])
         if piece == len(starts) or x[-1] < starts[piece]:
-            base, slope = self._bases[piece], self._slopes[piece]
-            return [base + slope * value for value in x]
-        return [self.at(value) for value in x]
+            base, slope = self._pieces[piece]
+            return [round(base + slope * value) for value in x]
+        return [round(self.at(value)) for value in x]
 
     def many(self, x: Ints | Floats) -> Floats:
         """Return the values at ascending counts, shape (n,), n at least 1."""
         starts = self._starts
         piece = bisect_right(starts, x[0])
         if piece == len(starts) or x[-1] < starts[piece]:
-            return np.asarray(self._bases[piece] + self._slopes[piece] * x)
+            base, slope = self._pieces[piece]
+            return np.asarray(base + slope * x)
         pieces = self._array_starts.searchsorted(x, side="right")
         return np.asarray(self._array_bases[pieces] + self._array_slopes[pieces] * x)
 
@@ -104,7 +104,7 @@ class Piecewise:
     def values_and_slope(self, x: Floats) -> tuple[Floats, float]:
         """Return the values at points, shape (n,), and the slope of the last piece."""
         pieces = self._array_starts.searchsorted(x, side="right")
-        return self._array_bases[pieces] + self._array_slopes[pieces] * x, self._slopes[-1]
+        return self._array_bases[pieces] + self._array_slopes[pieces] * x, float(self._array_slopes[-1])
 
 
 class Curves(dict[int, Piecewise]):

@@ -177,9 +177,12 @@ def check_invariants(cluster: Cluster, *, drained: bool) -> None:
             assert replica.num_running == 0
             assert not len(replica.waiting)
             assert replica.swap_space.used == 0
-            assert all(lane.group.size == lane.group.kv == lane.group.kv_sq == 0 for lane in replica.lanes)
-            assert all(lane.group.window_kv == lane.group.window_growth == 0 for lane in replica.lanes)
-            assert all(not any(lane.group.phases) for lane in replica.lanes)
+            for lane in replica.lanes:
+                shape = BatchShape()
+                lane.group.describe(shape)
+                assert shape.decodes == shape.decode_kv == shape.decode_kv_sq == 0
+                assert shape.decode_window_kv == shape.decode_window_growth == 0
+                assert not any(lane.group.phases)
     # Causality: time never goes back.
     done = outcome == Outcome.FINISHED
     times = [columns[k][done] for k in ("arrival_ns", "scheduled_ns", "first_token_ns", "last_token_ns")]

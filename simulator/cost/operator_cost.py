@@ -129,7 +129,7 @@ class OperatorCost:
         if attended + (k - 1) * decodes > curve.measured_to:
             self._substitutions[BEYOND_DECODES] += k
         durations = curve.rounded(range(attended, attended + k * decodes, decodes))
-        return durations if min(durations) > 0 else [max(1, duration) for duration in durations]
+        return durations if curve.lowest >= 1.0 else [max(1, duration) for duration in durations]
 
     def stage_ns(self, shape: BatchShape) -> list[int]:
         """Time that the batch holds each stage: host overhead on the first, LM head on the last, sends included."""
@@ -155,7 +155,8 @@ class OperatorCost:
             if attended + (k - 1) * decodes > curve.measured_to:
                 self._substitutions[BEYOND_DECODES] += k
             values = curve.many(np.arange(attended, attended + k * decodes, decodes))
-            return np.maximum(np.rint(values), 1.0).astype(np.int64)
+            durations = np.rint(values, out=values).astype(np.int64)
+            return durations if curve.lowest >= 1.0 else np.maximum(durations, 1)
         tokens = shape.decodes + shape.prefill_tokens + shape.padding_tokens
         table = self._chunk_steps if shape.chunks else self._decode_steps
         fixed = table[tokens] if tokens < len(table) else self._more_tokens(tokens, bool(shape.chunks))

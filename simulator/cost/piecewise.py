@@ -28,6 +28,11 @@ class Piecewise:
     measured_to
         Beyond it the last piece is a guess.
 
+    Attributes
+    ----------
+    lowest
+        No value at a count from 0 is below it, for a curve without jumps.
+
     Examples
     --------
     >>> capped = Piecewise([10.0], [0.0, 20.0], [2.0, 0.0])
@@ -35,7 +40,7 @@ class Piecewise:
     (8.0, 20.0)
     """
 
-    __slots__ = ("_array_bases", "_array_slopes", "_array_starts", "_pieces", "_starts", "measured_to")
+    __slots__ = ("_array_bases", "_array_slopes", "_array_starts", "_pieces", "_starts", "lowest", "measured_to")
 
     def __init__(
         self,
@@ -48,8 +53,11 @@ class Piecewise:
         self._array_bases: Floats = np.asarray(bases, dtype=np.float64)
         self._array_slopes: Floats = np.asarray(slopes, dtype=np.float64)
         self._starts: list[float] = self._array_starts.tolist()
-        self._pieces = list(zip(self._array_bases.tolist(), self._array_slopes.tolist(), strict=True))
+        self._pieces: list[tuple[float, float]] = list(
+            zip(self._array_bases.tolist(), self._array_slopes.tolist(), strict=True)
+        )
         self.measured_to = measured_to
+        self.lowest = float(self._array_bases[0] if (self._array_slopes >= 0.0).all() else "-inf")
 
     @classmethod
     def through(cls, points: Floats, values: Floats, last_slope: float, measured_to: float) -> Piecewise:

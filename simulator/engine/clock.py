@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from heapq import heappush
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeAlias
 
 import simpy
 from simpy.events import Event
@@ -46,38 +46,38 @@ class Environment(simpy.Environment):
     """The time, ns."""
 
 
-class Boundary(Event):
-    """An event at a step boundary: SimPy's ``Timeout`` with a priority of its own.
+Callbacks: TypeAlias = list[Callable[[Event], None]]
+"""What is called, with the event, when its time has come."""
 
-    Parameters
-    ----------
-    callbacks
-        Called with the event when its time has come. Not copied: lanes use one list for all of theirs.
-    """
+
+class Boundary(Event):
+    """An event at a step boundary: SimPy's ``Timeout`` with a priority of its own, which can be used again."""
 
     __slots__ = ()
 
-    def __init__(
-        self, env: simpy.Environment, delay_ns: int, priority: int, callbacks: list[Callable[[Event], None]]
-    ) -> None:
+    def __init__(self, env: simpy.Environment) -> None:
         self.env = env
+        self.callbacks: Any = []
         self._value = None
         self._ok = True
         self._defused = False
-        self.schedule(delay_ns, priority, callbacks)
 
-    def schedule(self, delay_ns: int, priority: int, callbacks: list[Callable[[Event], None]]) -> None:
-        """Let it come, or come again: an event that SimPy has done with can be used once more."""
-        self.callbacks: Any = callbacks
+    def schedule(self, delay_ns: int, priority: int, callbacks: Callbacks) -> None:
+        """Let it come, for the first time or after it has come.
+
+        The callbacks are not copied, so that a lane makes its lists but once.
+        """
+        self.callbacks = callbacks
         env = self.env
         # What `simpy.Environment.schedule` does, without the call.
         heappush(env._queue, (env._now + delay_ns, priority, next(env._eid), self))  # type: ignore[misc]
 
-    def move_to(self, delay_ns: int, priority: int) -> Boundary:
-        """Return a new event at an earlier time with this one's callbacks.
+    def sooner(self, delay_ns: int, priority: int) -> Boundary:
+        """Return a new event, at an earlier time, with this one's callbacks.
 
         SimPy can't take an event out of its schedule; this one stays there and does nothing.
         """
-        earlier = Boundary(self.env, delay_ns, priority, self.callbacks)
+        earlier = Boundary(self.env)
+        earlier.schedule(delay_ns, priority, self.callbacks)
         self.callbacks = []
         return earlier

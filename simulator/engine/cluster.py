@@ -14,7 +14,7 @@ from simpy.core import StopSimulation
 from simpy.events import Event
 
 from policies.protocols import PolicyError, RoutingPolicy
-from simulator.engine.clock import ARRIVALS, NS_PER_S, Boundary, Environment
+from simulator.engine.clock import ARRIVALS, NS_PER_S, Boundary, Callbacks, Environment
 from simulator.engine.recorder import Outcome, Recorder
 from simulator.engine.replica import Replica, ReplicaConfig
 from simulator.engine.sequence import ENDED, Sequence
@@ -94,6 +94,38 @@ class Cluster:
         The router's stream of random numbers.
     """
 
+    __slots__ = (
+        "_arrival",
+        "_class",
+        "_coming",
+        "_first",
+        "_hash_offsets",
+        "_next_arrival",
+        "_output",
+        "_predicted",
+        "_priority",
+        "_prompt",
+        "_session",
+        "_tokens",
+        "_when_next",
+        "end_ns",
+        "env",
+        "events",
+        "in_system_ns",
+        "last_event_ns",
+        "num_arrived",
+        "num_ended",
+        "num_replicas",
+        "num_truncated",
+        "outstanding_requests",
+        "outstanding_tokens",
+        "recorder",
+        "replicas",
+        "rng",
+        "router",
+        "workload",
+    )
+
     def __init__(
         self,
         configs: SequenceOf[ReplicaConfig],
@@ -130,6 +162,8 @@ class Cluster:
         self._session = np.ascontiguousarray(workload.session_ids, dtype=np.int64).data
         self._hash_offsets = None if workload.hash_offsets is None else np.ascontiguousarray(workload.hash_offsets).data
         self._first: Iterator[tuple[int, int]] = iter(())
+        self._next_arrival = Boundary(self.env)
+        self._when_next: Callbacks = [self._next_arrivals]
         self._coming: tuple[int, int] | None = None
         self.num_arrived = 0
         self.num_ended = 0
@@ -151,7 +185,7 @@ class Cluster:
         """Run until everything has ended, until ``until_ns`` (exclusive), or until `interrupt` is called."""
         self._first = iter(self.workload.source.first())
         self._coming = next(self._first, None)
-        Boundary(self.env, 0, ARRIVALS, [self._next_arrivals])
+        self._next_arrival.schedule(0, ARRIVALS, self._when_next)
         if until_ns is not None:
             self._stop_in(until_ns - self.env.now)
         self.env.run()
@@ -161,7 +195,8 @@ class Cluster:
         self._stop_in(0)
 
     def _stop_in(self, delay_ns: int) -> None:
-        Boundary(self.env, delay_ns, -1, [StopSimulation.callback])  # before everything else of that instant
+        # Before everything else of that instant.
+        Boundary(self.env).schedule(delay_ns, -1, [StopSimulation.callback])
 
     def stop(self) -> None:
         """Close the books: apply what was done before now and leave the rest unfinished."""
@@ -181,7 +216,7 @@ class Cluster:
         while self._coming is not None:
             at_ns, row = self._coming
             if at_ns > now:
-                Boundary(self.env, at_ns - now, ARRIVALS, [self._next_arrivals])
+                self._next_arrival.schedule(at_ns - now, ARRIVALS, self._when_next)
                 return
             self._arrive(row, now)
             self._coming = next(self._first, None)
@@ -240,4 +275,4 @@ class Cluster:
         self._requests[sequence.replica] -= 1
         self._tokens[sequence.replica] -= sequence.load_tokens
         for at_ns, row in self.workload.source.ended(sequence.request_id, end_ns):
-            Boundary(self.env, max(1, at_ns - end_ns), ARRIVALS, [partial(self._follow_up, row)])
+            Boundary(self.env).schedule(max(1, at_ns - end_ns), ARRIVALS, [partial(self._follow_up, row)])

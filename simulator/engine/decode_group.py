@@ -54,7 +54,6 @@ class DecodeGroup:
     __slots__ = (
         "_bases",
         "_block_size",
-        "milestones",
         "_squares",
         "_ties",
         "_window",
@@ -64,6 +63,7 @@ class DecodeGroup:
         "gaps",
         "growing",
         "last_ns",
+        "milestones",
         "phases",
         "size",
         "step",

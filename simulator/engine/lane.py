@@ -15,7 +15,7 @@ then. Requests end after a known number of tokens, so none is computed beyond it
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import accumulate
 from operator import attrgetter
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from simpy.events import Event
 
 from policies.protocols import PolicyError
-from simulator.engine.clock import NS_PER_S, Boundary, step_priority
+from simulator.engine.clock import NS_PER_S, Boundary, Callbacks, step_priority
 from simulator.engine.decode_group import DecodeGroup
 from simulator.engine.gap_log import GapLog
 from simulator.engine.histogram import Durations
@@ -57,7 +57,6 @@ class Lane:
         "_async",
         "_batches",
         "_boundary",
-        "_callbacks",
         "_compose",
         "_cost",
         "_counters",
@@ -69,6 +68,9 @@ class Lane:
         "_policy",
         "_priority",
         "_run_limit",
+        "_when_free",
+        "_when_passed",
+        "_when_woken",
         "ends",
         "env",
         "group",
@@ -106,7 +108,10 @@ class Lane:
         self._cost = replica.cost
         self._priority = step_priority(replica.index, index)
         self._idle = True
-        self._callbacks: list[Callable[[Event], None]] = [self._passed]
+        # What is called when, as SimPy wants it: a list for each, made once.
+        self._when_woken: Callbacks = [self._woken]
+        self._when_free: Callbacks = [self._free]
+        self._when_passed: Callbacks = [self._passed]
         self._async = replica.async_scheduling
         self._ended: list[Sequence] = []
         self._known_until_ns = 0
@@ -115,7 +120,7 @@ class Lane:
         self.ends: Durations = []
         self._durations: Durations = []
         self._end_ns = 0
-        self._boundary: Boundary | None = None
+        self._boundary = Boundary(self.env)
         self._batches = replica.recorder.batches
         self._counters = replica.counters
         # Runs no longer than this: a run cut by an arrival was computed in vain beyond the cut. Doubled when a run
@@ -150,11 +155,15 @@ class Lane:
         if not self._idle:
             return False
         self._idle = False
-        Boundary(self.env, 0, self._priority, [self._woken])
+        self._boundary.schedule(0, self._priority, self._when_woken)
         return True
 
     def _woken(self, _: Event) -> None:
         self._known_until_ns = self.env.now
+        self._go_on(self.env.now)
+
+    def _free(self, _: Event) -> None:
+        """Go on when the first stage can take a batch."""
         self._go_on(self.env.now)
 
     def _passed(self, _: Event) -> None:
@@ -166,8 +175,7 @@ class Lane:
         """Compose the next step and start it; without one, be idle."""
         plan, shape, replica, compose = self.plan, self.shape, self.replica, self._compose
         if replica.first_stage_free_ns > now:
-            self._end_ns = replica.first_stage_free_ns
-            Boundary(self.env, self._end_ns - now, self._priority, [lambda _: self._go_on(self._end_ns)])
+            self._boundary.schedule(replica.first_stage_free_ns - now, self._priority, self._when_free)
             return
         if not (self.sequences or self.waiting or self.swapped or replica.arriving or self._ended):
             self._idle = True
@@ -214,10 +222,7 @@ class Lane:
             self.ends += now
             end = int(self.ends[-1])
         self.start_ns, self._end_ns, self.steps = now, end, steps
-        if self._boundary is None:
-            self._boundary = Boundary(self.env, end - now, self._priority, self._callbacks)
-        else:
-            self._boundary.schedule(end - now, self._priority, self._callbacks)
+        self._boundary.schedule(end - now, self._priority, self._when_passed)
         if replica.num_stages > 1:
             replica.lane_started(now)
 
@@ -277,14 +282,13 @@ class Lane:
         """End the run in flight at its first step boundary from now on (one at this instant counts), or one later."""
         if self.steps <= 1:
             return
-        assert self._boundary is not None
         steps = bisect_left(self.ends, now) + 1 + later
         if steps >= self.steps:
             return
         self._run_limit = max(_SHORTEST_RUN_LIMIT, 2 * steps)
         self.steps = steps
         self._end_ns = int(self.ends[steps - 1])
-        self._boundary = self._boundary.move_to(self._end_ns - now, self._priority)
+        self._boundary = self._boundary.sooner(self._end_ns - now, self._priority)
 
     def steps_done(self, now_ns: int) -> int:
         """Return how many steps of the run in flight ended before now."""

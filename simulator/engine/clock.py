@@ -45,6 +45,16 @@ class Environment(simpy.Environment):
     now: int = property(attrgetter("_now"))  # type: ignore[assignment]  # a getter in C takes half the time of ours
     """The time, ns."""
 
+    def skip_to(self, at_ns: int) -> bool:
+        """Move the clock on if nothing is scheduled until then; False, with nothing changed, if something is.
+
+        An event at that time would be the next that SimPy takes, so it needn't be made.
+        """
+        if self._queue and self._queue[0][0] <= at_ns:
+            return False
+        self._now = at_ns
+        return True
+
 
 Callbacks: TypeAlias = list[Callable[[Event], None]]
 """What is called, with the event, when its time has come."""

@@ -167,19 +167,29 @@ class Lane:
         self._go_on(self.env.now)
 
     def _passed(self, _: Event) -> None:
-        """Apply the steps that ended at this boundary, and start the next."""
+        """Apply the steps that ended at this boundary, and go on."""
         self._apply(self._end_ns)
         self._go_on(self._end_ns)
 
     def _go_on(self, now: int) -> None:
-        """Compose the next step and start it; without one, be idle."""
+        """Start steps, each when the one before it ended, until something else is to happen first."""
+        while self._start_next(now):
+            end = self._end_ns
+            if not (self.replica.fast_forward and self.env.skip_to(end)):
+                self._boundary.schedule(end - now, self._priority, self._when_passed)
+                return
+            self._apply(end)
+            now = end
+
+    def _start_next(self, now: int) -> bool:
+        """Compose the next step and start it, or a run; False without one: the lane is idle, or waits for a stage."""
         plan, shape, replica, compose = self.plan, self.shape, self.replica, self._compose
         if replica.first_stage_free_ns > now:
             self._boundary.schedule(replica.first_stage_free_ns - now, self._priority, self._when_free)
-            return
+            return False
         if not (self.sequences or self.waiting or self.swapped or replica.arriving or self._ended):
             self._idle = True
-            return
+            return False
         while True:
             if replica.arriving:
                 replica.queue_arrived(self._known_until_ns)
@@ -191,7 +201,7 @@ class Lane:
                 continue  # blocks are free now that weren't when the policy looked for some: ask it again
             if not self._ended and not replica.arriving:
                 self._idle = True
-                return
+                return False
             self._release_ended()
             self._known_until_ns = now
         repeatable = plan.repeatable and replica.fast_forward
@@ -222,9 +232,9 @@ class Lane:
             self.ends += now
             end = int(self.ends[-1])
         self.start_ns, self._end_ns, self.steps = now, end, steps
-        self._boundary.schedule(end - now, self._priority, self._when_passed)
         if replica.num_stages > 1:
             replica.lane_started(now)
+        return True
 
     def _run_length(self) -> int:
         """Return for how many steps the plan stays what it is: the policy, milestones and free blocks agree."""

@@ -55,14 +55,14 @@ class VllmV1(BatchingPolicy):
     def compose(self, view: ReplicaView, plan: StepPlan) -> None:
         """Fill the step: decodes, running prompts, then waiting requests."""
         budget = view.limits.max_num_batched_tokens
-        while plan.decode_shortfall():
-            plan.preempt(view.youngest)
-        if view.num_decoding > budget:
-            prefilling = {request.request_id for request in view.prefilling}
-            ready = (request for request in view.running if request.request_id not in prefilling)
-            plan.decode_some(list(islice(ready, budget)))
-            return
         if view.num_decoding:
+            while plan.decode_shortfall():
+                plan.preempt(view.youngest)
+            if view.num_decoding > budget:
+                prefilling = {request.request_id for request in view.prefilling}
+                ready = (request for request in view.running if request.request_id not in prefilling)
+                plan.decode_some(list(islice(ready, budget)))
+                return
             plan.decode_all()
         done = 0
         while done < len(view.prefilling):  # which a preemption may shorten
@@ -71,7 +71,7 @@ class VllmV1(BatchingPolicy):
             if chunk <= 0 or not self._continue_prefill(view, plan, request, chunk):
                 break
             done += 1
-        if not plan.num_preempted:
+        if view.waiting and not plan.num_preempted:
             self._admit(view, plan, budget)
 
     def _chunk(self, tokens: int, budget: int) -> int:

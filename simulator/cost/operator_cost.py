@@ -27,7 +27,6 @@ BEYOND_DECODES = "decode attention: more or longer decodes than measured"
 """What is counted in ``substitutions``."""
 _NS_PER_S = 1e9
 _FIRST_TABLE = 4096  # entries of a table when it is made
-_NOTHING = Piecewise([], [0.0], [0.0])
 _LARGEST_TABLE = 1 << 18  # counts beyond are computed one by one, with all experts visited
 
 
@@ -194,10 +193,12 @@ class OperatorCost:
         fixed = (table[tokens] if tokens < len(table) else self._more_tokens(tokens, True))[0]
         head = heads[rows] if rows < len(heads) else self._more_rows(rows)
         prefill_s, layers = self._attention.prefill_s, self._full_layers
-        decode = self._decode[decodes] if decodes else _NOTHING
+        decode = self._decode[decodes] if decodes else None
         durations: list[int] = []
         while True:
-            full = decode.at(attended) + prefill_s(chunks, new, cached, pairs, cached + new)
+            full = prefill_s(chunks, new, cached, pairs, cached + new)
+            if decode is not None:
+                full = decode.at(attended) + full
             duration = round((fixed + layers * full + head) * _NS_PER_S)
             durations.append(duration if duration > 1 else 1)
             if len(durations) == k:
@@ -205,7 +206,7 @@ class OperatorCost:
             attended += decodes
             cached += new
             pairs += sum(size * size for size, _ in shape.chunks)
-        if attended > decode.measured_to:
+        if decode is not None and attended > decode.measured_to:
             self._substitutions[BEYOND_DECODES] += k
         return durations
 

@@ -100,8 +100,14 @@ class Piecewise:
         if piece == len(starts) or x[-1] < starts[piece]:
             base, slope = self._pieces[piece]
             return np.asarray(base + slope * x)
-        pieces = self._array_starts.searchsorted(x, side="right")
-        return np.asarray(self._array_bases[pieces] + self._array_slopes[pieces] * x)
+        values = np.empty(len(x))
+        begin = 0
+        while begin < len(x):
+            base, slope = self._pieces[piece]
+            end = int(x.searchsorted(starts[piece])) if piece < len(starts) else len(x)
+            values[begin:end] = base + slope * x[begin:end]
+            begin, piece = end, piece + 1
+        return values
 
     def scaled(self, factor: float, plus: float) -> Piecewise:
         """Return ``factor`` times this ``plus`` a constant."""

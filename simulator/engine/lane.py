@@ -360,13 +360,13 @@ class Lane:
             counters.padding_tokens += steps * shape.padding_tokens
 
     def _apply_chunks(self, end_ns: int, steps: int) -> None:
-        recorder, completed = self.replica.recorder, False
+        recorder = self.replica.recorder
         for sequence, tokens, _ in self.plan.chunks:
             sequence.planned = False
             sequence.computed_tokens = computed = sequence.computed_tokens + steps * tokens
             if computed < sequence.prefill_target:
                 continue
-            completed = True
+            self.prefilling.remove(sequence)
             sequence.base_generated += 1
             if sequence.last_token_ns < 0:
                 recorder.first_token[sequence.request_id] = end_ns
@@ -379,8 +379,6 @@ class Lane:
                 self._finish(sequence, end_ns)
             else:
                 self._join_group(sequence)
-        if completed:
-            self.prefilling = [s for s in self.prefilling if s.state is PREFILLING]
 
     # ----------------------------------------------------------------------------------- sequences in and out
 

@@ -27,6 +27,7 @@ BEYOND_DECODES = "decode attention: more or longer decodes than measured"
 """What is counted in ``substitutions``."""
 _NS_PER_S = 1e9
 _FIRST_TABLE = 4096  # entries of a table when it is made
+_FEW_DECODES, _LONGEST_RUN_TABLE = 16, 1 << 18  # tables of runs: 16 of 2 MB at most
 _LARGEST_TABLE = 1 << 18  # counts beyond are computed one by one, with all experts visited
 
 
@@ -76,6 +77,7 @@ class OperatorCost:
         self._plain = not self._last and self._window is None
         self._decode, self._window_decode = Curves(kernels.attention.decode), Curves(kernels.window_attention.decode)
         self._decode_steps_ns = Curves(self._decode_step_ns)
+        self._run_tables_ns: dict[int, npt.NDArray[np.int64]] = {}
         self._attention_layers = [
             (stage, float(len(layers) - sliding[stage]), float(sliding[stage]))
             for stage, layers in enumerate(self._layers)
@@ -124,6 +126,9 @@ class OperatorCost:
         if shape.chunks:
             return self._chunk_steps_ns(shape, k)
         decodes, attended = shape.decodes, shape.decode_kv
+        if decodes <= _FEW_DECODES and attended + k * decodes <= _LONGEST_RUN_TABLE:
+            found: list[int] = self._decode_run_ns(decodes, attended, k).tolist()
+            return found
         curve = self._decode_steps_ns[decodes]
         if attended + (k - 1) * decodes > curve.measured_to:
             self._substitutions[BEYOND_DECODES] += k
@@ -149,13 +154,7 @@ class OperatorCost:
     def run_ns(self, shape: BatchShape, k: int) -> npt.NDArray[np.int64]:
         """Durations of ``k`` steps, equal to those of `step_ns` to the last bit."""
         if self._plain and shape.decodes and not shape.chunks and not shape.padding_tokens:
-            decodes, attended = shape.decodes, shape.decode_kv
-            curve = self._decode_steps_ns[decodes]
-            if attended + (k - 1) * decodes > curve.measured_to:
-                self._substitutions[BEYOND_DECODES] += k
-            values = curve.many(np.arange(attended, attended + k * decodes, decodes))
-            durations = np.rint(values, out=values).astype(np.int64)
-            return durations if curve.lowest >= 1.0 else np.maximum(durations, 1)
+            return self._decode_run_ns(shape.decodes, shape.decode_kv, k)
         tokens = shape.decodes + shape.prefill_tokens + shape.padding_tokens
         table = self._chunk_steps if shape.chunks else self._decode_steps
         fixed = table[tokens] if tokens < len(table) else self._more_tokens(tokens, bool(shape.chunks))
@@ -180,6 +179,22 @@ class OperatorCost:
         head = heads[decodes] if decodes < len(heads) else self._more_rows(decodes)
         layers = self._full_layers
         return self._decode[decodes].scaled(layers * _NS_PER_S, (fixed[0] + head) * _NS_PER_S)
+
+    def _decode_run_ns(self, decodes: int, attended: int, k: int) -> npt.NDArray[np.int64]:
+        """Return the ns of ``k`` steps of decodes alone, one stage and no window.
+
+        A replica that is nearly idle computes the same steps for one request after the other: for a few decodes they
+        are computed once, for all numbers of tokens attended to, and a run is a part of that table.
+        """
+        curve, end = self._decode_steps_ns[decodes], attended + k * decodes
+        if end - decodes > curve.measured_to:
+            self._substitutions[BEYOND_DECODES] += k
+        if decodes > _FEW_DECODES or end > _LONGEST_RUN_TABLE:
+            return _durations_ns(curve, np.arange(attended, end, decodes))
+        table = self._run_tables_ns.get(decodes)
+        if table is None or end > len(table):
+            table = self._run_tables_ns[decodes] = _durations_ns(curve, np.arange(_table_size(end)))
+        return table[attended:end:decodes]
 
     def _chunk_steps_ns(self, shape: BatchShape, k: int) -> list[int]:
         """Return the ns of ``k`` steps with chunks, one stage and no window."""
@@ -389,6 +404,13 @@ class OperatorCost:
         if self._stage_link is not None:
             lines.append(f"pipeline stages: estimate for {self._stage_link.name}")
         return tuple(lines)
+
+
+def _durations_ns(curve: Piecewise, attended: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return steps of decodes in whole ns, at least 1, by ascending numbers of tokens attended to."""
+    values = curve.many(attended)
+    durations = np.rint(values, out=values).astype(np.int64)
+    return durations if curve.lowest >= 1.0 else np.maximum(durations, 1)
 
 
 def _table_size(count: int) -> int:

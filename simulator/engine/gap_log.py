@@ -41,7 +41,7 @@ class GapLog:
             self._gaps += gaps_ns
             self._largest.append(max(gaps_ns))
             return
-        self._largest.append(int(gaps_ns.max()))
+        self._largest.append(int(np.maximum.reduce(gaps_ns)))
         for histogram, size, joined, left in zip(self._histograms, self._sizes, self._joined, self._left, strict=True):
             members = size + len(joined) - len(left)
             if members:

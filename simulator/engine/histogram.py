@@ -71,13 +71,13 @@ class DurationHistogram:
         """Count each element ``count`` times. The array must not change afterwards."""
         if len(durations_ns) >= _LONG:
             # Steps of a long run are nearly equal, and most often all in one bin: no need to look each of them up.
-            least, most = int(durations_ns.min()), int(durations_ns.max())
+            least, most = int(np.minimum.reduce(durations_ns)), int(np.maximum.reduce(durations_ns))
             index = bisect_right(_EDGES, least) - 1
             if most < _LONGEST_NS and most < _EDGES[index + 1]:
                 self.min_ns = min(self.min_ns, least) if self.total else least
                 self.counts[index] += count * len(durations_ns)
                 self.total += count * len(durations_ns)
-                self.total_ns += count * int(durations_ns.sum())
+                self.total_ns += count * int(np.add.reduce(durations_ns))
                 self.max_ns = max(self.max_ns, most)
                 return
         self._arrays.append(durations_ns)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Iterator
 from heapq import heappop, heappush
 from typing import Protocol
@@ -35,42 +35,30 @@ class WaitingQueue(Protocol):
         ...
 
 
-class FCFSQueue:
-    """First come, first served; a preempted request goes to the front, as in vLLM."""
+class FCFSQueue(OrderedDict[Sequence, None]):
+    """First come, first served; a preempted request goes to the front, as in vLLM.
 
-    __slots__ = ("_entries", "_size")
+    An ordered set: whether somebody waits is asked in every step, and costs nothing of a built-in container.
+    """
 
-    def __init__(self) -> None:
-        self._entries: deque[tuple[Sequence, int]] = deque()
-        self._size = 0
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __iter__(self) -> Iterator[Sequence]:
-        return (s for s, ticket in self._entries if s.ticket == ticket)
+    __slots__ = ()
 
     @property
     def first(self) -> Sequence:
-        return self._entries[0][0]
+        for sequence in self:
+            return sequence
+        raise IndexError("nobody waits")
 
     def push(self, sequence: Sequence) -> bool:
-        sequence.ticket += 1
-        self._entries.append((sequence, sequence.ticket))
-        self._size += 1
-        return self._size == 1
+        self[sequence] = None
+        return len(self) == 1
 
     def push_front(self, sequence: Sequence) -> None:
-        sequence.ticket += 1
-        self._entries.appendleft((sequence, sequence.ticket))
-        self._size += 1
+        self[sequence] = None
+        self.move_to_end(sequence, last=False)
 
     def remove(self, sequence: Sequence) -> None:
-        sequence.ticket += 1  # its entry, wherever it stands, is void now
-        self._size -= 1
-        entries = self._entries
-        while entries and entries[0][0].ticket != entries[0][1]:
-            entries.popleft()
+        del self[sequence]
 
 
 class KeyedQueue:

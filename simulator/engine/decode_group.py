@@ -13,6 +13,9 @@ from collections.abc import Sequence as SequenceOf
 from heapq import heappop, heappush
 from itertools import count
 
+import numpy as np
+import numpy.typing as npt
+
 from simulator.cost.shape import BatchShape
 from simulator.engine.gap_log import GapLog
 from simulator.engine.histogram import Durations
@@ -174,6 +177,13 @@ class DecodeGroup:
         end = begin + rest
         need = sum(phases[begin:end]) if end <= size else sum(phases[begin:]) + sum(phases[: end - size])
         return cycles * self.growing + need
+
+    def blocks_needed_each(self, steps: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the new KV blocks that each of so many steps need, beginning one step from now; shape (n,)."""
+        size = self._block_size
+        begin = (self.step + 1) % size
+        until = np.concatenate(([0], np.cumsum(self.phases[begin:] + self.phases[:begin])))
+        return np.asarray(steps // size * self.growing + until[steps % size])
 
     def steps_within(self, blocks: int, first: int, limit: int) -> int:
         """Return how many steps, beginning ``first`` steps from now, so many free blocks last; at most ``limit``."""

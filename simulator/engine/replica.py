@@ -6,6 +6,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from policies.protocols import BatchingPolicy, KVEvictionPolicy, QueueingPolicy
 from simulator.cost.shape import BatchShape, CostModel
 from simulator.engine.clock import Environment
@@ -13,8 +16,10 @@ from simulator.engine.kv import KVManager, PrefixKVManager
 from simulator.engine.lane import Lane
 from simulator.engine.links import Link, SwapSpace
 from simulator.engine.queue import FCFSQueue, KeyedQueue, WaitingQueue
-from simulator.engine.recorder import Outcome, Recorder, ReplicaCounters
+from simulator.engine.recorder import Outcome, Recorder, ReplicaCounters, Timeline
 from simulator.engine.sequence import ENDED, Sequence
+
+_FEW_SAMPLES = 16  # more than these are taken with arrays
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,10 +267,13 @@ class Replica:
     def sample_until(self, now_ns: int) -> None:
         """Take the samples that are due, as the replica stood just before each one's instant."""
         interval, first = self.recorder.sample_interval_ns, self.next_sample_ns
-        self.next_sample_ns = first + ((now_ns - first) // interval + 1) * interval
+        self.next_sample_ns = end = first + ((now_ns - first) // interval + 1) * interval
+        if end - first > _FEW_SAMPLES * interval and self.num_stages == 1 and not self.lanes[0].plan.chunks:
+            self._sample_decodes(np.arange(first, end, interval))
+            return
         counters = self.counters
         running, waiting = self.num_running, len(self.waiting) + len(self.arriving)
-        for at in range(first, self.next_sample_ns, interval):
+        for at in range(first, end, interval):
             kv, prefill, decode = self.kv.used_blocks, counters.prefill_tokens, counters.decode_tokens
             steps = counters.steps
             for lane in self.lanes:
@@ -277,3 +285,17 @@ class Replica:
                     kv += lane.blocks_after_first(done + 1)  # and those of the step in flight
             row = (at, self.index, running, waiting, kv, prefill, decode, self._busy_ns(at), steps)
             self.recorder.timeline.append(row)
+
+    def _sample_decodes(self, at_ns: npt.NDArray[np.int64]) -> None:
+        """Take many samples at once, shape (n,), of one lane that is idle or in a run of decodes."""
+        lane, counters = self.lanes[0], self.counters
+        done = np.searchsorted(lane.ends, at_ns) if lane.steps else np.zeros_like(at_ns)
+        samples = np.empty((len(at_ns), len(Timeline.FIELDS)), dtype=np.int64)
+        samples[:, 0] = at_ns
+        samples[:, 1:4] = self.index, self.num_running, len(self.waiting) + len(self.arriving)
+        samples[:, 4] = self.kv.used_blocks + lane.group.blocks_needed_each(done)
+        samples[:, 5] = counters.prefill_tokens
+        samples[:, 6] = counters.decode_tokens + done * lane.shape.decodes
+        samples[:, 7] = counters.busy_ns + (at_ns - lane.start_ns if lane.steps else 0)
+        samples[:, 8] = counters.steps + done
+        self.recorder.timeline.append(samples.ravel().tolist())

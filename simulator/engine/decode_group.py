@@ -189,7 +189,7 @@ class DecodeGroup:
         """Return how many steps, beginning ``first`` steps from now, so many free blocks last; at most ``limit``."""
         size = self._block_size
         if self.growing * (limit // size + 1) <= blocks:
-            return limit
+            return limit  # the usual case: there is plenty
         cycles = blocks // self.growing
         blocks -= cycles * self.growing
         steps = cycles * size
@@ -213,13 +213,13 @@ class DecodeGroup:
         durations
             Of each step in ns, shape (steps,), at least one.
         """
-        step = self.step + len(durations)
+        self.step = step = self.step + len(durations)
         if self.fresh or start_ns != self.last_ns:
             self._note_first_gaps(start_ns + int(durations[0]))
-            durations = durations[1:]
-        if len(durations):
+            if len(durations) > 1:
+                self.gaps.add(durations[1:])
+        else:
             self.gaps.add(durations)
-        self.step = step
         self.last_ns = end_ns
         return self._pass_milestones() if self.milestones[0][0] <= step else ()
 

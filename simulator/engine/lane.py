@@ -250,8 +250,11 @@ class Lane:
             until = group.milestones[0][0] - group.step
             if until < limit:
                 limit = until
-        if limit > 1:
-            limit = min(limit, self._policy.stable_steps(self, plan))
+        if limit <= 1:
+            return 1
+        stable = self._policy.stable_steps(self, plan)
+        if stable < limit:
+            limit = stable
         if limit <= 1:
             return 1
         if not plan.chunks:

@@ -108,7 +108,7 @@ class OperatorCost:
         if not self._plain:
             return sum(self.stage_ns(shape))
         if shape.chunks:
-            return self._chunk_steps_ns(shape, 1)[0]
+            return self._chunk_step_ns(shape)
         decodes, attended = shape.decodes, shape.decode_kv
         if shape.padding_tokens or not decodes:
             return self.stage_ns(shape)[0]
@@ -124,7 +124,7 @@ class OperatorCost:
             durations: list[int] = self.run_ns(shape, k).tolist()
             return durations
         if shape.chunks:
-            return self._chunk_steps_ns(shape, k)
+            return [self._chunk_step_ns(shape, step) for step in range(k)]
         decodes, attended = shape.decodes, shape.decode_kv
         if decodes <= _FEW_DECODES and attended + k * decodes <= _LONGEST_RUN_TABLE:
             found: list[int] = self._decode_run_ns(decodes, attended, k).tolist()
@@ -196,34 +196,27 @@ class OperatorCost:
             table = self._run_tables_ns[decodes] = _durations_ns(curve, np.arange(_table_size(end)))
         return table[attended:end:decodes]
 
-    def _chunk_steps_ns(self, shape: BatchShape, k: int) -> list[int]:
-        """Return the ns of ``k`` steps with chunks, one stage and no window."""
-        decodes, attended, new = shape.decodes, shape.decode_kv, shape.prefill_tokens
+    def _chunk_step_ns(self, shape: BatchShape, steps_before: int = 0) -> int:
+        """Return the ns of a step with chunks, one stage and no window, after as many steps of the same run."""
+        decodes, new = shape.decodes, shape.prefill_tokens
         cached = pairs = 0
         for size, before in shape.chunks:
+            if steps_before:
+                before += steps_before * size
             cached += before
             pairs += size * before + size * (size + 1) // 2
-        tokens, rows, chunks = decodes + new + shape.padding_tokens, shape.logit_rows, len(shape.chunks)
+        tokens, rows = decodes + new + shape.padding_tokens, shape.logit_rows
         table, heads = self._chunk_steps, self._head_s
         fixed = (table[tokens] if tokens < len(table) else self._more_tokens(tokens, True))[0]
         head = heads[rows] if rows < len(heads) else self._more_rows(rows)
-        prefill_s, layers = self._attention.prefill_s, self._full_layers
-        decode = self._decode[decodes] if decodes else None
-        durations: list[int] = []
-        while True:
-            full = prefill_s(chunks, new, cached, pairs, cached + new)
-            if decode is not None:
-                full = decode.at(attended) + full
-            duration = round((fixed + layers * full + head) * _NS_PER_S)
-            durations.append(duration if duration > 1 else 1)
-            if len(durations) == k:
-                break
-            attended += decodes
-            cached += new
-            pairs += sum(size * size for size, _ in shape.chunks)
-        if decode is not None and attended > decode.measured_to:
-            self._substitutions[BEYOND_DECODES] += k
-        return durations
+        full = self._attention.prefill_s(len(shape.chunks), new, cached, pairs, cached + new)
+        if decodes:
+            curve, attended = self._decode[decodes], shape.decode_kv + steps_before * decodes
+            full = curve.at(attended) + full
+            if attended > curve.measured_to:
+                self._substitutions[BEYOND_DECODES] += 1
+        duration = round((fixed + self._full_layers * full + head) * _NS_PER_S)
+        return duration if duration > 1 else 1
 
     def breakdown(self, shape: BatchShape) -> dict[str, float]:
         """Return the seconds of one step by operator family, summed over layers and stages.

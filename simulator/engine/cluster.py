@@ -244,7 +244,7 @@ class Cluster:
         if self._hash_offsets is not None and workload.hash_values is not None:
             first, end = self._hash_offsets[row], self._hash_offsets[row + 1]
             sequence.hashes = workload.hash_values[first:end].tolist()
-        index = self._route(sequence)
+        index = self._route(sequence) if self.num_replicas > 1 else 0
         weight = prompt if predicted != predicted else prompt + round(predicted)
         self.recorder.replica[row] = sequence.replica = index
         sequence.load_tokens = weight
@@ -260,8 +260,6 @@ class Cluster:
             self.num_truncated += 1
 
     def _route(self, sequence: Sequence) -> int:
-        if self.num_replicas == 1:
-            return 0
         self._arrival._sequence = sequence
         index = self.router.route(self._arrival, self)
         if not 0 <= index < self.num_replicas:

@@ -214,14 +214,15 @@ class Cluster:
 
     def _next_arrivals(self, _: Event | None = None) -> None:
         """Take in the requests of this instant, and come back at the next one."""
-        now = self.env.now
-        while self._coming is not None:
-            at_ns, row = self._coming
+        now, coming = self.env.now, self._coming
+        while coming is not None:
+            at_ns, row = coming
             if at_ns > now:
+                self._coming = coming
                 self._next_arrival.schedule(at_ns - now, ARRIVALS, self._when_next)
                 return
             self._arrive(row, now)
-            self._coming = next(self._first, None)
+            coming = next(self._first, None)
 
     def _follow_up(self, row: int, _: Event) -> None:
         self._arrive(row, self.env.now)
@@ -233,11 +234,10 @@ class Cluster:
         self.recorder.arrival[row] = now
         workload = self.workload
         prompt = self._prompt[row]
-        sequence = Sequence(row, now, prompt, self._output[row])
-        sequence.predicted_output_tokens = predicted = self._predicted[row]
-        sequence.class_code = self._class[row]
-        sequence.priority = self._priority[row]
-        sequence.session_id = self._session[row]
+        predicted = self._predicted[row]
+        sequence = Sequence(
+            row, now, prompt, self._output[row], predicted, self._class[row], self._priority[row], self._session[row]
+        )
         sequence.arrival_order = self.num_arrived
         if workload.tenants is not None:
             sequence.tenant = workload.tenants[row]

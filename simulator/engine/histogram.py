@@ -103,7 +103,8 @@ class DurationHistogram:
         if len(durations_ns) == 0:
             return
         bins = np.searchsorted(_EDGES_NS, durations_ns, side="right") - 1
-        np.add.at(self.counts, bins, counts)
+        # Sums of whole numbers, exact in floating point below 2^53.
+        self.counts += np.bincount(bins, weights=counts, minlength=len(_EDGES)).astype(np.int64)
         least = int(durations_ns.min())
         self.min_ns = min(self.min_ns, least) if self.total else least
         self.total += int(counts.sum())

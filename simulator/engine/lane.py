@@ -354,13 +354,13 @@ class Lane:
                 durations = durations[:steps]
             for sequence in self.group.advance(self.start_ns, end_ns, durations):
                 self._finish(sequence, end_ns)
-        for sequence in plan.parked:
-            self._join_group(sequence)
+        if plan.changed:
+            for sequence in plan.parked:
+                self._join_group(sequence)
+            counters.padding_tokens += steps * shape.padding_tokens
         if plan.chunks:
             counters.prefill_tokens += steps * shape.prefill_tokens
             self._apply_chunks(end_ns, steps)
-        if shape.padding_tokens:
-            counters.padding_tokens += steps * shape.padding_tokens
 
     def _apply_chunks(self, end_ns: int, steps: int) -> None:
         recorder = self.replica.recorder

@@ -26,7 +26,7 @@ class Plan:
     parked
         Members of the decode group that `decode_some` left out of this step.
     changed
-        Whether requests were admitted, taken out, brought back or left out.
+        Whether requests were admitted, taken out, brought back or left out, or tokens padded.
     repeatable
         Whether the same step could follow again: none of these, or admissions alone where the policy answers for them.
     """
@@ -64,10 +64,9 @@ class Plan:
             self.chunks.clear()
             shape.chunks.clear()
             shape.prefill_tokens = self.keep_free_blocks = 0
-        if shape.padding_tokens:
-            shape.padding_tokens = 0
         if self.changed:
             self.changed, self.repeatable = False, True
+            shape.padding_tokens = 0
             self.num_preempted = self.num_admitted = self.num_swapped_in = self.stalls_ns = 0
             self.parked.clear()
 
@@ -182,6 +181,7 @@ class Plan:
         if tokens < 0:
             raise PolicyError(f"{self._lane.policy_name}: padding of {tokens} tokens; must be at least 0")
         self.shape.padding_tokens += tokens
+        self.changed = True
 
     # --------------------------------------------------------------------------------------- preemption, swap
 

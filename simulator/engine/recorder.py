@@ -93,6 +93,10 @@ class Timeline:
         self.append = self._rows.extend
         """Append one sample: a tuple in the order of ``FIELDS``."""
 
+    def append_many(self, samples: npt.NDArray[np.int64]) -> None:
+        """Append samples, shape (n, fields)."""
+        self._rows.frombytes(samples.tobytes())
+
     def columns(self) -> dict[str, npt.NDArray[np.int64]]:
         """Return the samples by field, ordered by time and replica."""
         table = np.frombuffer(self._rows, dtype=np.int64).reshape(-1, len(self.FIELDS))

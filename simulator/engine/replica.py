@@ -298,4 +298,4 @@ class Replica:
         samples[:, 6] = counters.decode_tokens + done * lane.shape.decodes
         samples[:, 7] = counters.busy_ns + (at_ns - lane.start_ns if lane.steps else 0)
         samples[:, 8] = counters.steps + done
-        self.recorder.timeline.append(samples.ravel().tolist())
+        self.recorder.timeline.append_many(samples)

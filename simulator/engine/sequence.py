@@ -89,12 +89,11 @@ class Sequence:
         arrival_ns: int,
         prompt_tokens: int,
         output_tokens: int,
-        *,
         predicted_output_tokens: float = float("nan"),
         class_code: int = 0,
         priority: int = 0,
-        tenant: str = "",
         session_id: int = -1,
+        tenant: str = "",
         hashes: SequenceOf[int] = (),
     ) -> None:
         self.request_id = request_id

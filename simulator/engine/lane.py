@@ -4,6 +4,10 @@ A replica has as many lanes as pipeline stages. A request stays in the lane that
 requests it left with, and the next batch is composed of just those and of waiting ones, which is how engines that keep
 one batch a stage in flight behave (vLLM, Sarathi-Serve).
 
+SimPy calls a lane back at the boundary that its run of steps ends at (a generator to resume would cost more than the
+event), and it applies the run, composes and starts the next. Where nothing else is scheduled before that boundary it
+goes on at once.
+
 With asynchronous scheduling (vLLM's ``async_scheduling``, SGLang's and TensorRT-LLM's overlap schedulers) step k + 1 is
 composed at the start of step k, while its results are not known: it sees the requests that had arrived by then, and
 those that end in step k still hold their place and their KV. Here a step is composed when it starts, of what was known

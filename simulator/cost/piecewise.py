@@ -30,6 +30,8 @@ class Piecewise:
 
     Attributes
     ----------
+    pieces
+        Base and slope of each.
     lowest
         No value at a count from 0 is below it, for a curve without jumps.
 
@@ -40,7 +42,7 @@ class Piecewise:
     (8.0, 20.0)
     """
 
-    __slots__ = ("_array_bases", "_array_slopes", "_array_starts", "_pieces", "_starts", "lowest", "measured_to")
+    __slots__ = ("_array_bases", "_array_slopes", "_array_starts", "lowest", "measured_to", "pieces", "starts")
 
     def __init__(
         self,
@@ -52,8 +54,8 @@ class Piecewise:
         self._array_starts: Floats = np.asarray(starts, dtype=np.float64)
         self._array_bases: Floats = np.asarray(bases, dtype=np.float64)
         self._array_slopes: Floats = np.asarray(slopes, dtype=np.float64)
-        self._starts: list[float] = self._array_starts.tolist()
-        self._pieces: list[tuple[float, float]] = list(
+        self.starts: list[float] = self._array_starts.tolist()
+        self.pieces: list[tuple[float, float]] = list(
             zip(self._array_bases.tolist(), self._array_slopes.tolist(), strict=True)
         )
         self.measured_to = measured_to
@@ -81,29 +83,29 @@ class Piecewise:
     def at(self, x: int | float) -> float:
         """Return the value at one count."""
         x = float(x)  # comparing with whole numbers takes twice as long
-        base, slope = self._pieces[bisect_right(self._starts, x)]
+        base, slope = self.pieces[bisect_right(self.starts, x)]
         return base + slope * x
 
     def rounded(self, x: range) -> list[int]:
         """Return the values at a few ascending counts, at least one, each rounded half to even."""
-        starts = self._starts
+        starts = self.starts
         piece = bisect_right(starts, x[0])
         if piece == len(starts) or x[-1] < starts[piece]:
-            base, slope = self._pieces[piece]
+            base, slope = self.pieces[piece]
             return [round(base + slope * value) for value in x]
         return [round(self.at(value)) for value in x]
 
     def many(self, x: Ints | Floats) -> Floats:
         """Return the values at ascending counts, shape (n,), n at least 1."""
-        starts = self._starts
+        starts = self.starts
         piece = bisect_right(starts, x[0])
         if piece == len(starts) or x[-1] < starts[piece]:
-            base, slope = self._pieces[piece]
+            base, slope = self.pieces[piece]
             return np.asarray(base + slope * x)
         values = np.empty(len(x))
         begin = 0
         while begin < len(x):
-            base, slope = self._pieces[piece]
+            base, slope = self.pieces[piece]
             end = int(x.searchsorted(starts[piece])) if piece < len(starts) else len(x)
             values[begin:end] = base + slope * x[begin:end]
             begin, piece = end, piece + 1

@@ -135,11 +135,16 @@ class ChunkAttention(TableAttention):
 
     def prefill_s(self, chunks: int, new: int, cached: int, pairs: int, context: int) -> float:
         """Return the seconds of the chunks of one step."""
-        curve = self._curves[chunks]
-        if pairs > curve.measured_to:
+        # Both curves as `Piecewise.at` has them: every step with a chunk asks.
+        curve, longest = self._curves[chunks], self._longest_row
+        x = float(pairs)
+        if x > curve.measured_to:
             self._substitutions[BEYOND_CHUNKS] += 1
-        seconds = curve.at(pairs)
-        row = self._longest_row.at(context / chunks)
+        base, slope = curve.pieces[bisect_right(curve.starts, x)]
+        seconds = base + slope * x
+        x = context / chunks
+        base, slope = longest.pieces[bisect_right(longest.starts, x)]
+        row = base + slope * x
         if row > seconds:
             seconds = row
         read = context * self._token_s

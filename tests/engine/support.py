@@ -106,6 +106,7 @@ def build(
     link: Link | None = None,
     after: dict[int, list[tuple[int, int]]] | None = None,
     sample_ns: int = 10**9,
+    keep_batches: bool = False,
     fast_forward: bool = True,
 ) -> Cluster:
     """Return a cluster of equal replicas that will serve these requests."""
@@ -146,6 +147,7 @@ def build(
         workload,
         rng=np.random.default_rng(0),
         sample_interval_ns=sample_ns,
+        keep_batches=keep_batches,
         fast_forward=fast_forward,
     )
 

@@ -307,7 +307,8 @@ class FakeReplica:
         plan = FakePlan(self)
         policy.compose(self.view, plan)
         promised = 1
-        if not (plan.num_admitted or not plan.done().repeatable or plan.parked):
+        answers = policy.repeats_admissions or not plan.num_admitted
+        if answers and plan.done().repeatable and not plan.parked:
             promised = policy.stable_steps(self.view, plan)
             if promised < 1:
                 raise PolicyError(f"stable_steps returned {promised}; must be at least 1")

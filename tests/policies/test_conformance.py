@@ -8,6 +8,7 @@ import pytest
 
 from policies import checks, registry
 from policies.protocols import UNBOUNDED, BatchingPolicy, QueueingPolicy, RoutingPolicy
+from policies.testing import FakeReplica
 
 BUILT_IN = [(kind, name) for kind in checks.CHECKS for name in registry.names(kind)]
 VARIANTS = [
@@ -116,6 +117,57 @@ class Unstable(Bad):
         return UNBOUNDED
 
 
+class AdmitsAgain(Bad):
+    """Starts one prompt a step, a few tokens of it, and promises that the same follows."""
+
+    repeats_admissions = True
+
+    def compose(self, view, plan):
+        if view.num_decoding and not plan.decode_shortfall():
+            plan.decode_all()
+        for request in view.prefilling:
+            plan.prefill(request, min(2, request.remaining_prefill))
+        if view.waiting and view.num_running < 4:
+            self.admit(view, plan)
+
+    def admit(self, view, plan):
+        request = view.waiting.first
+        plan.prefill(request, min(2, plan.uncached_tokens(request)), reserve_tokens=96)
+
+    def stable_steps(self, view, plan):
+        return UNBOUNDED if plan.num_admitted else 1
+
+
+class ChunkAfterAdmission(AdmitsAgain):
+    """Admits into an empty replica only, but goes on with other chunks than the first."""
+
+    def compose(self, view, plan):
+        for request in view.prefilling:
+            plan.prefill(request, min(3, request.remaining_prefill))
+        if view.num_decoding and not plan.decode_shortfall():
+            plan.decode_all()
+        if view.waiting and not view.num_running:
+            self.admit(view, plan)
+
+
+class AdmitsAlone(AdmitsAgain):
+    """Admits into an empty replica only, and goes on with the same chunks: its promise holds."""
+
+    def compose(self, view, plan):
+        for request in view.prefilling:
+            plan.prefill(request, min(2, request.remaining_prefill))
+        if view.num_decoding and not plan.decode_shortfall():
+            plan.decode_all()
+        if view.waiting and not view.num_running:
+            self.admit(view, plan)
+
+
+class AdmitsAgainUnasked(AdmitsAgain):
+    """The same as `AdmitsAgain`, but nobody asks it."""
+
+    repeats_admissions = False
+
+
 class BreaksPickle(Bad):
     def reset(self):
         self.rule = lambda: 0
@@ -134,6 +186,8 @@ class BreaksPickle(Bad):
         (checks.check_same_seed_same_decisions, Gambles, "decided differently"),
         (checks.check_order_of_admission, OutOfOrder, "stand first"),
         (checks.check_steps_are_stable, Unstable, "promised to repeat"),
+        (checks.check_steps_are_stable, AdmitsAgain, "promised to repeat"),
+        (checks.check_steps_are_stable, ChunkAfterAdmission, "promised to repeat"),
     ],
 )
 def test_a_check_finds_what_is_wrong(check, cls, message):
@@ -149,6 +203,18 @@ def test_a_policy_that_does_not_pickle_is_found():
 def test_the_example_of_a_sound_policy_passes():
     for check in checks.CHECKS["batching"]:
         check(Bad)
+
+
+@pytest.mark.parametrize("cls", [AdmitsAlone, AdmitsAgainUnasked])
+def test_a_promise_after_an_admission_that_holds_or_that_nobody_asks_for_passes(cls):
+    checks.check_steps_are_stable(cls)
+
+
+def test_a_policy_is_asked_after_an_admission_only_if_it_answers_for_it():
+    for cls, promised in ((AdmitsAlone, UNBOUNDED), (AdmitsAgainUnasked, 1)):
+        replica = FakeReplica()
+        replica.add(10, 1)
+        assert replica.step(cls()).stable_steps == promised
 
 
 @dataclass

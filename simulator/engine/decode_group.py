@@ -21,7 +21,6 @@ from simulator.engine.gap_log import GapLog
 from simulator.engine.histogram import Durations
 from simulator.engine.sequence import DECODING, Sequence
 
-NEVER = 1 << 62
 _END, _GROW, _WINDOW = 0, 1, 2
 
 

@@ -37,6 +37,7 @@ def test_a_piece_begins_at_its_start() -> None:
     assert [curve.at(x) for x in (9, 10, 19, 20, 21)] == [9.0, 100.0, 100.0, 1040.0, 1042.0]
     assert curve.many(np.array([9, 10, 19, 20, 21])).tolist() == [9.0, 100.0, 100.0, 1040.0, 1042.0]
     assert curve.rounded(range(9, 22)) == [9, *[100] * 10, 1040, 1042]
+    assert curve.rounded(range(8, 11)) == curve.many(np.array([8, 9, 10])).tolist() == [8, 9, 100]
 
 
 def test_values_are_rounded_half_to_even() -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from policies.batching.sarathi import Sarathi
 from policies.batching.vllm_v1 import VllmV1
+from policies.kv_eviction.fifo import Fifo
 from policies.protocols import BatchingPolicy
 from simulator.engine.cluster import Cluster
 from tests.engine.support import MS, LinearCost, Request, fingerprint, simulate, times_ms
@@ -95,7 +96,9 @@ def test_an_arrival_ends_it_only_where_it_is_the_first_to_wait(
 
 
 @both
-def test_a_step_that_left_budget_is_not_repeated(policy: type[BatchingPolicy], without: type[BatchingPolicy]) -> None:
+def test_prompts_that_are_complete_after_one_step_begin_no_run(
+    policy: type[BatchingPolicy], without: type[BatchingPolicy]
+) -> None:
     # Two places: A's and B's 20 tokens leave budget, but C finds no place before they end.
     requests = [Request(0, 20, 3), Request(0, 20, 3), Request(0, 20, 1)]
     found, plain = alike(policy, without, requests=requests, seqs=2, budget=100)
@@ -110,6 +113,17 @@ def test_several_chunks_are_repeated_while_none_is_complete(
     requests = [Request(0, 130, 1), Request(0, 270, 1)]
     found, _ = alike(policy, without, requests=requests, budget=100)
     assert runs(found) == [(0, 10, 1, 0, 100), (10, 20, 1, 0, 100), (20, 40, 2, 0, 100)]
+
+
+def test_a_step_that_admitted_and_left_budget_is_one_by_itself() -> None:
+    # A threshold of 50 tokens of a budget of 100: somebody else could have been admitted in the second step.
+    found = simulate(
+        [Request(0, 150, 1)],
+        policy=lambda: VllmV1(long_prefill_token_threshold=50),
+        budget=100,
+        keep_batches=True,
+    )
+    assert runs(found) == [(0, 10, 1, 0, 50), (10, 30, 2, 0, 50)]
 
 
 def test_chunks_of_several_requests_admitted_at_once_are_repeated() -> None:
@@ -151,6 +165,25 @@ def test_with_a_prefix_cache_the_run_evicts_step_by_step(
     found, _ = alike(policy, without, requests=requests, budget=64, hash_block_tokens=16, blocks=24)
     assert (1000, 1040, 4, 0, 64) in runs(found)
     assert found.recorder.columns["cached_tokens"].tolist() == [0, 0, 128]
+
+
+@both
+def test_with_a_prefix_cache_a_step_of_the_run_finds_what_the_steps_before_it_left(
+    policy: type[BatchingPolicy], without: type[BatchingPolicy]
+) -> None:
+    # 14 blocks, of which A leaves 10 cached. B, without identities, takes the other 4 and A's first two, as fifo evicts,
+    # and gives back 6. C computes A's prompt again, two blocks a step: its first two are cached; the next are cached
+    # still from A, and stay C's own; from the fourth step on C takes A's third block and those after it. So D finds two.
+    prompt = tuple(range(10))
+    requests = [
+        Request(0, 160, 1, hashes=prompt),
+        Request(1000 * MS, 96, 1),
+        Request(2000 * MS, 160, 1, hashes=prompt),
+        Request(3000 * MS, 160, 1, hashes=prompt),
+    ]
+    found, _ = alike(policy, without, requests=requests, budget=32, hash_block_tokens=16, blocks=14, eviction=Fifo)
+    assert (2000, 2050, 5, 0, 32) in runs(found)
+    assert found.recorder.columns["cached_tokens"].tolist() == [0, 0, 0, 32]
 
 
 def crowded(policy: type[VllmV1], blocks: int, **options: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from simulator.engine import gap_log
@@ -77,6 +77,9 @@ def assert_counted(histograms: list[DurationHistogram], plain: PlainLog) -> None
 
 
 @settings(deadline=None)
+@example(  # a member that stays while the log is emptied, and then has gaps of an array
+    operations=[("join", 0), ("join", 1), ("add", [1, 2, 3, 4]), ("leave", 1), ("add array", [5, 6])], flush_at=3
+)
 @given(operations=st.lists(_OPERATIONS, max_size=40), flush_at=st.sampled_from([0, 3, 1 << 14]))
 def test_every_member_has_the_gaps_between_its_coming_and_going(
     operations: list[tuple[str, object]], flush_at: int
@@ -88,6 +91,7 @@ def test_every_member_has_the_gaps_between_its_coming_and_going(
     assert_counted(histograms, plain)
     had = np.array(plain.largest) > 0
     assert rows[had].tolist() == np.array(plain.largest)[had].tolist()
+    assert (rows[~had] <= 0).all()
 
 
 def test_closing_raises_the_largest_gap_of_a_row_and_never_lowers_it() -> None:

@@ -50,6 +50,14 @@ def test_samples_of_a_long_run_by_hand(taken_at_once: list[tuple[int, int]]) -> 
     assert found["waiting"] == [0] * 61
 
 
+def test_samples_of_a_long_run_of_chunks_by_hand() -> None:
+    # A prompt of 200 tokens, 2 a step: steps 0 to 99, 10 ms each, in runs of 16, 32 ... Blocks of 4 tokens.
+    found = timeline(simulate([Request(0, 200, 1)], blocks=100, block_size=4, budget=2, sample_ns=10 * MS))
+    assert found["prefill_tokens"] == [2 * i for i in range(100)]
+    assert found["kv_blocks"] == [-(-2 * (i + 1) // 4) for i in range(100)]
+    assert found["steps"] == list(range(100))
+
+
 def test_samples_of_an_idle_replica_stay_as_it_was_left(taken_at_once: list[tuple[int, int]]) -> None:
     # Three requests of two steps each; the next comes a second after the one before, 49 samples later.
     requests = [Request(second * 1000 * MS, 20, 2) for second in range(3)]
@@ -96,15 +104,17 @@ def test_with_and_without_arrays_the_timeline_is_stepwise_ones(
     until_ms=st.sampled_from([None, 433, 900]),
     blocks=st.sampled_from([60, 90, 1000]),
     few=st.sampled_from([0, 16]),
+    budget=st.sampled_from([4, 2048]),
 )
 def test_any_timeline_is_stepwise_ones(
-    rows: list[tuple[int, int, int]], interval_us: int, until_ms: int | None, blocks: int, few: int
+    rows: list[tuple[int, int, int]], interval_us: int, until_ms: int | None, blocks: int, few: int, budget: int
 ) -> None:
     common: dict[str, Any] = {
         "requests": [Request(at * MS, prompt, output) for at, prompt, output in sorted(rows)],
         "cost": GROWING,
         "blocks": blocks,
         "block_size": 4,
+        "budget": budget,
         "sample_ns": interval_us * 1000,
         "until": None if until_ms is None else until_ms * MS,
     }

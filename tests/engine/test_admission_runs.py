@@ -5,6 +5,7 @@ A run is what the engine takes in one go, as ``batches`` record it: (start ms, e
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pytest
@@ -13,8 +14,7 @@ from hypothesis import strategies as st
 
 from policies.batching.sarathi import Sarathi
 from policies.batching.vllm_v1 import VllmV1
-from policies.kv_eviction.fifo import Fifo
-from policies.protocols import BatchingPolicy
+from policies.protocols import BatchingPolicy, CachedBlockView, KVEvictionPolicy
 from simulator.engine.cluster import Cluster
 from tests.engine.support import MS, LinearCost, Request, fingerprint, simulate, times_ms
 
@@ -167,13 +167,20 @@ def test_with_a_prefix_cache_the_run_evicts_step_by_step(
     assert found.recorder.columns["cached_tokens"].tolist() == [0, 0, 128]
 
 
-@both
-def test_with_a_prefix_cache_a_step_of_the_run_finds_what_the_steps_before_it_left(
-    policy: type[BatchingPolicy], without: type[BatchingPolicy]
-) -> None:
-    # 14 blocks, of which A leaves 10 cached. B, without identities, takes the other 4 and A's first two, as fifo evicts,
-    # and gives back 6. C computes A's prompt again, two blocks a step: its first two are cached; the next are cached
-    # still from A, and stay C's own; from the fourth step on C takes A's third block and those after it. So D finds two.
+@dataclass
+class BeginningsFirst(KVEvictionPolicy):
+    """Evicts what has no identity, then what stands nearest to the beginning of a prompt."""
+
+    name: ClassVar[str] = "beginnings-first"
+
+    def rank(self, block: CachedBlockView) -> float:
+        return block.depth_tokens if block.num_tokens else -1
+
+
+def test_with_a_prefix_cache_a_step_of_the_run_finds_what_the_steps_before_it_left() -> None:
+    # 14 blocks. A leaves 10 cached; B, without identities, takes the other 4 and A's first two, and gives back 6. C, as
+    # A, finds nothing, and computes two blocks a step: the first two are cached for D to find; the others are cached
+    # still from A, and so remain C's own copies; but steps four and five take A's third to sixth: D finds two.
     prompt = tuple(range(10))
     requests = [
         Request(0, 160, 1, hashes=prompt),
@@ -181,7 +188,8 @@ def test_with_a_prefix_cache_a_step_of_the_run_finds_what_the_steps_before_it_le
         Request(2000 * MS, 160, 1, hashes=prompt),
         Request(3000 * MS, 160, 1, hashes=prompt),
     ]
-    found, _ = alike(policy, without, requests=requests, budget=32, hash_block_tokens=16, blocks=14, eviction=Fifo)
+    common: dict[str, Any] = {"budget": 32, "hash_block_tokens": 16, "blocks": 14, "eviction": BeginningsFirst}
+    found, _ = alike(VllmV1, VllmV1NotAsked, requests=requests, **common)
     assert (2000, 2050, 5, 0, 32) in runs(found)
     assert found.recorder.columns["cached_tokens"].tolist() == [0, 0, 0, 32]
 

@@ -48,11 +48,13 @@ class Environment(simpy.Environment):
     def skip_to(self, at_ns: int) -> bool:
         """Move the clock on if nothing is scheduled until then; False, with nothing changed, if something is.
 
-        An event at that time would be the next that SimPy takes, so it needn't be made.
+        An event at that time would be the next that SimPy takes, so it needn't be made. The clock is moved first, as a
+        signal handler may schedule the end of the run at any moment, and must not do so in the past.
         """
+        before, self._now = self._now, at_ns
         if self._queue and self._queue[0][0] <= at_ns:
+            self._now = before
             return False
-        self._now = at_ns
         return True
 
 

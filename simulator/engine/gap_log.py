@@ -73,7 +73,8 @@ class GapLog:
         since, until = np.array(self._since), np.array(self._until)
         largest = np.append(np.array(self._largest), 0)
         found = np.maximum.reduceat(largest, np.column_stack((since, until)).ravel())[::2]
-        np.maximum.at(np.asarray(itl_max_ns), np.array(self._rows), np.where(since < until, found, 0))
+        had = since < until  # a member may leave before its first gap
+        np.maximum.at(np.asarray(itl_max_ns), np.array(self._rows)[had], found[had])
 
     def _flush(self) -> None:
         """Count the gaps noted so far for as many members as had each."""

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from unittest.mock import patch
 
 import numpy as np
-import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -119,7 +118,6 @@ def test_a_row_that_comes_twice_has_the_larger_of_its_largest_gaps() -> None:
         assert rows.tolist() == [30, 90]
 
 
-@pytest.mark.xfail(strict=True, reason="close raises -1, no gap, to 0")
 def test_a_member_without_a_gap_has_no_largest_one() -> None:
     log = GapLog([DurationHistogram()])
     log.leave(0, 0, log.join(0))

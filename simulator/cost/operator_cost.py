@@ -27,8 +27,8 @@ BEYOND_DECODES = "decode attention: more or longer decodes than measured"
 """What is counted in ``substitutions``."""
 _NS_PER_S = 1e9
 _FIRST_TABLE = 4096  # entries of a table when it is made
-_FEW_DECODES, _LONGEST_RUN_TABLE = 16, 1 << 18  # tables of runs: 16 of 2 MB at most
-_LARGEST_TABLE = 1 << 18  # counts beyond are computed one by one, with all experts visited
+_FEW_DECODES, _LONGEST_RUN_TABLE = 16, 1 << 15  # tables of runs: 16 of 256 KB at most, made in 2 ms
+_LARGEST_TABLE = 1 << 15  # counts beyond are computed one by one, with all experts visited
 
 
 class OperatorCost:

@@ -194,11 +194,12 @@ class Replica:
         recorder, row = self.recorder, sequence.request_id
         generated = sequence.base_generated
         recorder.output_tokens[row] = generated
-        recorder.preemptions[row] = sequence.preemptions
         if generated:
             recorder.last_token[row] = sequence.last_token_ns
-            if generated > 1:
-                recorder.itl_max[row] = sequence.itl_max_ns
+        if sequence.preemptions:
+            recorder.preemptions[row] = sequence.preemptions
+        if sequence.itl_max_ns:  # of gaps that were its own; the gap log has the others
+            recorder.itl_max[row] = sequence.itl_max_ns
 
     # ---------------------------------------------------------------------------------------- steps and stages
 

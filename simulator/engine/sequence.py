@@ -83,6 +83,11 @@ class Sequence:
         "units",
     )
 
+    # Set when it joins a decode group.
+    base_context: int
+    join_step: int
+    first_gap: int
+
     def __init__(
         self,
         request_id: int,
@@ -110,10 +115,7 @@ class Sequence:
         self.prefill_target = prompt_tokens
         self.computed_tokens = 0
         self.base_generated = 0
-        self.base_context = 0
         self.group: DecodeGroup | None = None
-        self.join_step = 0
-        self.first_gap = 0
         self.epoch = 0
         self.planned = False
         self.private_blocks = 0

@@ -112,26 +112,18 @@ class OperatorCost:
         decodes, attended = shape.decodes, shape.decode_kv
         if shape.padding_tokens or not decodes:
             return self.stage_ns(shape)[0]
-        curve = self._decode_steps_ns[decodes]
-        if attended > curve.measured_to:
-            self._substitutions[BEYOND_DECODES] += 1
-        duration = round(curve.at(attended))
+        duration = round(self._decodes_alone_ns(decodes, attended, 1).at(attended))
         return duration if duration > 1 else 1
 
     def few_ns(self, shape: BatchShape, k: int) -> list[int]:
         """Return what `run_ns` does, one number after the other."""
-        if not self._plain or (not shape.chunks and (shape.padding_tokens or not shape.decodes)):
-            durations: list[int] = self.run_ns(shape, k).tolist()
-            return durations
+        decodes, attended = shape.decodes, shape.decode_kv
+        if not self._plain or (not shape.chunks and (shape.padding_tokens or decodes <= _FEW_DECODES)):
+            found: list[int] = self.run_ns(shape, k).tolist()
+            return found
         if shape.chunks:
             return [self._chunk_step_ns(shape, step) for step in range(k)]
-        decodes, attended = shape.decodes, shape.decode_kv
-        if decodes <= _FEW_DECODES and attended + k * decodes <= _LONGEST_RUN_TABLE:
-            found: list[int] = self._decode_run_ns(decodes, attended, k).tolist()
-            return found
-        curve = self._decode_steps_ns[decodes]
-        if attended + (k - 1) * decodes > curve.measured_to:
-            self._substitutions[BEYOND_DECODES] += k
+        curve = self._decodes_alone_ns(decodes, attended, k)
         durations = curve.rounded(range(attended, attended + k * decodes, decodes))
         return durations if curve.lowest >= 1.0 else [max(1, duration) for duration in durations]
 
@@ -180,15 +172,20 @@ class OperatorCost:
         layers = self._full_layers
         return self._decode[decodes].scaled(layers * _NS_PER_S, (fixed[0] + head) * _NS_PER_S)
 
+    def _decodes_alone_ns(self, decodes: int, attended: int, k: int) -> Piecewise:
+        """Return the curve of `_decode_step_ns`, for ``k`` steps: counted if they go beyond what was measured."""
+        curve = self._decode_steps_ns[decodes]
+        if attended + (k - 1) * decodes > curve.measured_to:
+            self._substitutions[BEYOND_DECODES] += k
+        return curve
+
     def _decode_run_ns(self, decodes: int, attended: int, k: int) -> npt.NDArray[np.int64]:
         """Return the ns of ``k`` steps of decodes alone, one stage and no window.
 
         A replica that is nearly idle computes the same steps for one request after the other: for a few decodes they
         are computed once, for all numbers of tokens attended to, and a run is a part of that table.
         """
-        curve, end = self._decode_steps_ns[decodes], attended + k * decodes
-        if end - decodes > curve.measured_to:
-            self._substitutions[BEYOND_DECODES] += k
+        curve, end = self._decodes_alone_ns(decodes, attended, k), attended + k * decodes
         if decodes > _FEW_DECODES or end > _LONGEST_RUN_TABLE:
             return _durations_ns(curve, np.arange(attended, end, decodes))
         table = self._run_tables_ns.get(decodes)

@@ -130,7 +130,8 @@ class ChunkAttention(TableAttention):
         token_s: float,
     ) -> None:
         super().__init__(decode, prefill, estimate, substitutions)
-        self._curves = Curves(prefill.curve)
+        assert self._prefill is not None
+        self._curves = self._prefill  # chunks were measured
         self._longest_row, self._token_s = longest.curve(1), token_s
 
     def prefill_s(self, chunks: int, new: int, cached: int, pairs: int, context: int) -> float:

@@ -108,7 +108,6 @@ class Cluster:
         "_requests",
         "_session",
         "_tokens",
-        "_tokens",
         "_when_next",
         "end_ns",
         "env",
@@ -212,7 +211,7 @@ class Cluster:
         for histogram in self.recorder.itl:
             histogram.flush()
 
-    def _next_arrivals(self, _: Event | None = None) -> None:
+    def _next_arrivals(self, _: Event) -> None:
         """Take in the requests of this instant, and come back at the next one."""
         now, coming = self.env.now, self._coming
         while coming is not None:

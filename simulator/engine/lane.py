@@ -417,14 +417,12 @@ class Lane:
             self.leave_group(sequence)
         if self.kv.caches_prefixes:
             self.kv.computed(sequence, sequence.computed_tokens)
-        del self.sequences[sequence]
-        replica = self.replica
         if self._async:
+            del self.sequences[sequence]
             self._ended.append(sequence)
         else:
-            self.kv.release(sequence)
-            replica.num_running -= 1
-        replica.end(sequence, end_ns, FINISHED)
+            self.remove(sequence)
+        self.replica.end(sequence, end_ns, FINISHED)
 
     def _release_ended(self) -> None:
         """Give back the place and the KV of requests whose end is known now."""

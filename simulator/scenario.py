@@ -14,67 +14,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from simulator import scenario_yaml
+from simulator.scenario_base import AUTO, Count, Duration, Factor, Part, PolicyRef, Seconds, Share, Text
 from simulator.scenario_errors import Path as KeyPath
 from simulator.scenario_errors import Problem, ScenarioError, dotted, problems_of
 from simulator.scenario_keys import anchor_paths, set_key
 
 SCHEMA_VERSION = 1
 
-MAX_SECONDS = 1e9
-"""Longest time that a scenario may name: about 31 years."""
-
-_AUTO = BeforeValidator(lambda value: None if value == "auto" else value)
-
-Count = Annotated[int, Field(ge=1, le=2**31)]
-Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)]
-Duration = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]
-Factor = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
-Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
-Text = Annotated[str, Field(min_length=1)]
-
-
-class Part(BaseModel):
-    """Base of all parts of a scenario: frozen, unknown keys refused, types not converted."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
-
-
 # ---------------------------------------------------------------------------------------------------- references
-
-
-class PolicyRef(Part):
-    """A policy by name, or ``path/to/file.py:ClassName``, with its parameters; a name alone will do."""
-
-    kind: ClassVar[str] = ""
-
-    name: Text
-    """Name, as ``simulate policies`` lists it, or ``path/to/file.py:ClassName``."""
-    params: dict[str, Any] = Field(default_factory=dict)
-    """Parameters by name; those left out have the policy's own defaults."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        from policies import registry
-
-        cls = registry.resolve(self.kind, self.name)
-        try:
-            registry.make(self.kind, self.name, self.params)
-        except Exception as error:
-            from simulator.blame import policy_error
-
-            blamed = policy_error(error, [cls])
-            if blamed is None:
-                raise
-            raise blamed from error
-        return self
 
 
 class BatchingRef(PolicyRef):
@@ -248,17 +198,17 @@ class Engine(Part):
     """Its version; left out: the newest that is known. ``name: vllm@0.19`` says the same."""
     args: dict[str, Any] = Field(default_factory=dict)
     """The engine's own flags by name, with or without dashes in front: ``max-num-seqs: 128``."""
-    max_num_seqs: Annotated[Count | None, _AUTO] = None
+    max_num_seqs: Annotated[Count | None, AUTO] = None
     """Most requests that run at a time on a replica."""
-    max_num_batched_tokens: Annotated[Count | None, _AUTO] = None
+    max_num_batched_tokens: Annotated[Count | None, AUTO] = None
     """Most tokens of one step; the chunk size of policies that cut prompts."""
-    max_model_len: Annotated[Count | None, _AUTO] = None
+    max_model_len: Annotated[Count | None, AUTO] = None
     """Longest context served, tokens; ``auto``: the model's, or what the KV memory holds if that is less."""
-    block_size: Annotated[Annotated[int, Field(ge=1, le=65_536)] | None, _AUTO] = None
+    block_size: Annotated[Annotated[int, Field(ge=1, le=65_536)] | None, AUTO] = None
     """Tokens a KV block."""
-    gpu_memory_utilization: Annotated[Share | None, _AUTO] = None
+    gpu_memory_utilization: Annotated[Share | None, AUTO] = None
     """Share of an accelerator's memory that the engine may use for weights, activations and KV."""
-    num_kv_blocks: Annotated[Count | None, _AUTO] = None
+    num_kv_blocks: Annotated[Count | None, AUTO] = None
     """KV blocks of a replica; ``auto``: what the memory holds."""
     prefix_caching: bool | None = None
     """Share KV blocks between requests that begin alike (needs a trace with block identities)."""
@@ -479,7 +429,7 @@ class Measure(Part):
     """Figures leave out requests that arrive at or after this time."""
     drain: bool = True
     """Run until every request has ended; false: stop at ``until_s``, or at the last arrival of an open loop."""
-    sample_interval_s: Annotated[Annotated[float, Field(ge=1e-3, le=1e6, allow_inf_nan=False)] | None, _AUTO] = None
+    sample_interval_s: Annotated[Annotated[float, Field(ge=1e-3, le=1e6, allow_inf_nan=False)] | None, AUTO] = None
     """Time between two samples of every replica, seconds; ``auto``: at most 1,000 over the trace, at least 0.1 s."""
 
     @model_validator(mode="after")

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import ast
 import inspect
+import textwrap
 from itertools import pairwise
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from simulator import Scenario
 from simulator.resolve import resolve
 from simulator.scenario import ScenarioError
+from simulator.scenario_base import Part, PolicyRef
 from simulator.scenario_yaml import parse, value
 
 
@@ -199,14 +202,24 @@ def test_values_on_the_command_line_are_yaml(text: str, meant: object) -> None:
     assert value(text) == meant
 
 
+def _parts(part: type[Part]) -> set[type[Part]]:
+    """Return a part of the scenario and all parts that its fields name, whatever module defines them."""
+    inner = {cls for field in part.model_fields.values() for cls in _classes_in(field.annotation)}
+    return {part}.union(*(_parts(cls) for cls in inner))
+
+
+def _classes_in(annotation: object) -> list[type[Part]]:
+    """Return the parts that a field's annotation names."""
+    if isinstance(annotation, type) and issubclass(annotation, Part):
+        return [annotation]
+    return [cls for inner in get_args(annotation) for cls in _classes_in(inner)]
+
+
 def test_every_field_is_documented() -> None:
     """The docstring under a field is its documentation."""
-    from simulator import scenario
-
-    parts = [part for part in vars(scenario).values() if isinstance(part, type) and issubclass(part, scenario.Part)]
-    source = {node.name: node for node in ast.parse(inspect.getsource(scenario)).body if isinstance(node, ast.ClassDef)}
-    for part in parts:
-        body = source[part.__name__].body
+    for part in _parts(Scenario) | {PolicyRef}:
+        source = textwrap.dedent(inspect.getsource(part))
+        body = ast.parse(source).body[0].body  # type: ignore[attr-defined]  # a class
         documented = {
             field.target.id
             for field, text in pairwise(body)

@@ -1,4 +1,4 @@
-"""The command line: ``simulate run | policies | models | profiles | calibrate | trace``.
+"""The command line: ``simulate run | reproduce | policies | models | profiles | calibrate | trace``.
 
 Everything that a command does is a public call of the package. This module imports nothing heavy, so that help and a
 mistyped option answer at once; commands import what they need.
@@ -18,6 +18,7 @@ from simulator.cli import lists, run_command
 
 _LAZY = {
     "calibrate": ("simulator.cli.calibrate", "Import kernel measurements."),
+    "reproduce": ("simulator.cli.reproduce_command", "Published results beside the simulator's."),
     "trace": ("simulator.cli.trace", "Inspect, generate, convert and fit request traces."),
     "validate": ("simulator.cli.validate", "Compare measured servers and kernels with what the simulator says."),
 }

@@ -4,8 +4,9 @@ Every key has a default that works, so that a trace alone is a scenario. A key t
 is decided when the run is built (`simulator.resolve`): from the engine's documented defaults, the batching policy's,
 the model's or the accelerator's figures. The result stores the scenario with all of them written out.
 
-Unknown keys are errors. Relative paths in a scenario file are relative to that file, elsewhere to the working
-directory.
+Unknown keys are errors, but for ``preset``, which names a file of keys that lie under the others (`simulator.presets`)
+and is gone once they are put together. Relative paths in a scenario file are relative to that file, elsewhere to the
+working directory.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from simulator import scenario_yaml
+from simulator.presets import with_preset
 from simulator.scenario_base import AUTO, Count, Duration, Factor, Part, PolicyRef, Seconds, Share, Text
 from simulator.scenario_errors import Path as KeyPath
 from simulator.scenario_errors import Problem, ScenarioError, dotted, problems_of
@@ -486,7 +488,7 @@ class Scenario(Part):
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> Scenario:
         """Make a scenario from plain data, such as a stored one; errors as `from_yaml`, without lines."""
-        return _validated(mapping, "", {}, {})
+        return _validated(with_preset(mapping), "", {}, {})
 
     def to_mapping(self, *, everything: bool = False) -> dict[str, Any]:
         """Return plain data that `from_mapping` takes.
@@ -523,7 +525,7 @@ class Scenario(Part):
         return _validated(data, "", {}, {path: dotted(path) for path in paths})
 
 
-def assemble(path: str | Path | None, flags: Sequence[tuple[str, Any, str]]) -> Scenario:
+def assemble(path: str | Path | None, flags: Sequence[tuple[str, Any, str]], *, preset: str | None = None) -> Scenario:
     """Make a scenario from a file and flags that go before it.
 
     Parameters
@@ -532,6 +534,8 @@ def assemble(path: str | Path | None, flags: Sequence[tuple[str, Any, str]]) -> 
         Scenario file; None for none.
     flags
         Dotted key, value, and what the user wrote it as (``--max-num-seqs``), for messages.
+    preset
+        Name of a preset whose keys lie under the file's, in place of the one that the file may name.
 
     Raises
     ------
@@ -546,6 +550,7 @@ def assemble(path: str | Path | None, flags: Sequence[tuple[str, Any, str]]) -> 
         anchor_paths(data, file.resolve().parent)
         if flags:
             _expand_args(data)
+    data = with_preset(data, preset)
     labels: dict[KeyPath, str] = {}
     problems = []
     for key, value, label in flags:

@@ -13,26 +13,49 @@ if TYPE_CHECKING:
     from policies.registry import PolicyInfo
 
 _WIDTH = 118
+_PRESETS = ("preset", "presets")
 
 
 def policies(
     kind: Annotated[str | None, typer.Argument(metavar="KIND", help="Such as batching or routing.")] = None,
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="A policy, or file.py:Class.")] = None,
 ) -> None:
-    """List policies by kind, or say everything about one: rule, source, parameters."""
+    """List policies by kind, and presets, or say everything about one: rule, source, parameters."""
     from policies import registry
 
     if kind is not None and name is not None:
-        _print_policy(registry.info(kind, name))
+        if kind in _PRESETS:
+            _print_preset(name)
+        else:
+            _print_policy(registry.info(kind, name))
         return
-    for each in registry.KINDS if kind is None else (kind,):
+    for each in () if kind in _PRESETS else registry.KINDS if kind is None else (kind,):
         infos = registry.describe(each)
         if not infos:
             continue
         typer.echo(f"{each}:")
         _print_table([(f"  {info.name}", info.summary) for info in infos])
         typer.echo("")
+    if kind is None or kind in _PRESETS:
+        from simulator.presets import list_presets, load_preset
+
+        presets = [load_preset(each) for each in list_presets()]
+        typer.echo("presets (policies of several kinds together, --preset NAME):")
+        if presets:
+            _print_table([(f"  {each.name}", each.summary) for each in presets])
+        typer.echo("")
     typer.echo("simulate policies KIND NAME says more about one.")
+
+
+def _print_preset(name: str) -> None:
+    from simulator.presets import load_preset
+    from simulator.scenario_yaml import dump
+
+    preset = load_preset(name)
+    typer.echo(textwrap.fill(f"preset {preset.name}: {preset.summary}", _WIDTH))
+    typer.echo("")
+    typer.echo(textwrap.fill(f"Source: {preset.source}", _WIDTH, subsequent_indent="  "))
+    typer.echo("\nScenario keys, which lie under those given:\n" + textwrap.indent(dump(dict(preset.scenario)), "  "))
 
 
 def _print_policy(info: PolicyInfo) -> None:

@@ -29,6 +29,12 @@ _OPTIONS: tuple[tuple[str, Any, Any, Any], ...] = (
         None,
     ),
     (
+        "preset",
+        str | None,
+        typer.Option("--preset", metavar="NAME", help="Policies of a system as a whole; see simulate policies."),
+        None,
+    ),
+    (
         "engine",
         str | None,
         typer.Option("--engine", metavar="NAME[@VERSION]", help="Engine whose defaults and flags apply: vllm@0.19 ..."),
@@ -142,14 +148,14 @@ def register(app: typer.Typer) -> None:
             None,
         ),
     ]
-    for name, kind, option, default in _OPTIONS[:4]:
+    for name, kind, option, default in _OPTIONS[:5]:
         parameters.append(_parameter(name, Annotated[kind, option], default))
     for flag in FLAGS:
         option = typer.Option(
             flag.declaration, help=f"{flag.help} [{flag.short_key}]", metavar=flag.metavar or None, show_default=False
         )
         parameters.append(_parameter(flag.parameter, Annotated[flag.type | None, option], None))
-    for name, kind, option, default in _OPTIONS[4:]:
+    for name, kind, option, default in _OPTIONS[5:]:
         parameters.append(_parameter(name, Annotated[kind, option], default))
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -170,7 +176,7 @@ def _run(ctx: Any, trace: str | None, values: dict[str, Any]) -> None:
         *_policy_params(values),
         *_sets(values["set_key"] or []),
     ]
-    scenario = assemble(values["scenario"], changes)
+    scenario = assemble(values["scenario"], changes, preset=values["preset"])
     if values["print_scenario"]:
         from simulator.resolve import resolve
 
@@ -227,7 +233,7 @@ def _engine(engine: str | None, own: tuple[str, dict[str, Any]] | None) -> Itera
 
 def _policy_params(values: dict[str, Any]) -> Iterator[Change]:
     given = values["policy_param"] or []
-    if given and values["policy_flag"] is None and values["scenario"] is None:
+    if given and values["policy_flag"] is None and values["scenario"] is None and values["preset"] is None:
         yield f"{EVERY_POOL}batching.name", _default_policy(values["engine"]), "--policy-param"
     for text in given:
         name, value = _pair(text, "--policy-param")

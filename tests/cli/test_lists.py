@@ -62,3 +62,11 @@ def test_the_version_is_printed(cli: Cli) -> None:
 )
 def test_a_mistyped_name_is_one_line(cli: Cli, args: list[str], text: str) -> None:
     assert text in one_line(cli(*args))
+
+
+def test_presets_and_one_preset(cli: Cli) -> None:
+    assert "  vllm-swap " in cli("policies").out
+    assert "batching:" not in cli("policies", "presets").out
+    out = cli("policies", "preset", "vllm-swap").out
+    for text in ("Source: vLLM", "preemption_mode: swap"):
+        assert text in out

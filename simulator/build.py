@@ -20,6 +20,7 @@ from simulator.models import kv_bytes_per_token, weight_bytes, weight_formats
 from simulator.resolve import Resolved, ResolvedPool, policy_maker
 from simulator.rng import PREDICTOR, ROUTER, stream
 from simulator.run_data import Objectives, PoolData
+from simulator.shared_prefix import with_shared_prefixes
 from workloads import ClosedLoop, OpenLoop, Sessions, Source, Trace, filter_trace, read_trace
 
 if TYPE_CHECKING:
@@ -302,7 +303,7 @@ def _replica_configs(each: ResolvedPool, resolved: Resolved, hashes: _Blocks | N
         batching=policy_maker("batching", pool.batching.name, pool.batching.params),  # type: ignore[arg-type]
         queueing=policy_maker("queueing", pool.queueing.name, pool.queueing.params),  # type: ignore[arg-type]
         kv_eviction=policy_maker("kv_eviction", pool.kv_eviction.name, pool.kv_eviction.params),  # type: ignore[arg-type]
-        cost=_cost(each, resolved),
+        cost=_pool_cost(each, resolved),
         num_kv_blocks=memory.num_kv_blocks,
         block_size=block_size,
         prefix_unit_blocks=hashes.block_tokens // block_size if hashes is not None and limits.prefix_caching else 0,
@@ -312,8 +313,17 @@ def _replica_configs(each: ResolvedPool, resolved: Resolved, hashes: _Blocks | N
         swap_blocks=swap_blocks,
         kv_block_bytes=block_bytes,
         host_link=link,
+        shared_prefix_attention=limits.shared_prefix_attention is not None,
     )
     return [config] * pool.replicas
+
+
+def _pool_cost(each: ResolvedPool, resolved: Resolved) -> CostModel:
+    """Return what steps cost, with what the scenario puts on top of the model's operators."""
+    cost = _cost(each, resolved)
+    if each.pool.engine.shared_prefix_attention is not None:
+        cost = with_shared_prefixes(cost, each, resolved.model)
+    return cost
 
 
 def _cost(each: ResolvedPool, resolved: Resolved) -> CostModel:

@@ -28,6 +28,7 @@ from simulator.models import ModelSpec, load_model
 from simulator.parallel import ParallelPlan
 from simulator.scenario import Pool, Scenario
 from simulator.scenario_keys import is_model_file, is_package_name, is_policy_file, is_profile_file
+from simulator.shared_prefix import check_shared_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -162,6 +163,7 @@ def _resolve_pool(pool: Pool, index: int, model: ModelSpec) -> ResolvedPool:
             f"cluster.pools.{index}.engine.async_scheduling: not modelled with pipeline stages (pp={plan.pp}); "
             "leave it out, or set it to false"
         )
+    check_shared_prefix(pool, limits, model, f"cluster.pools.{index}")
     memory = _plan_memory(pool, engine, model, accelerator, plan, limits)
     limits["max_model_len"] = _max_model_len(limits["max_model_len"], model, memory, batching, index)
     data = pool.model_dump(mode="json", by_alias=True, exclude_none=True)

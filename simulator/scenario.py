@@ -223,6 +223,9 @@ class Engine(Part):
     as the engine does; empty: nothing is padded."""
     cuda_graph_steps: Literal["all", "decode"] | None = None
     """Which steps run in CUDA graphs: all of them, or those without prefill chunks."""
+    shared_prefix_attention: Literal["hydragen"] | None = None
+    """How decodes attend to a cached prefix that several of them share. ``hydragen``: together, reading it once a step;
+    needs prefix caching. Left out: each on its own, reading it as often as there are decodes."""
     host_overhead_s: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] | None = None
     """Time of every step that the host adds (scheduling, launches), seconds; left out: the cost model's."""
 

@@ -35,6 +35,7 @@ from simulator.metrics import (
 )
 from simulator.model_work import decode_kv_tokens, model_flops, sum_by_replica
 from simulator.overload import judge_overload
+from simulator.shared_prefix import shared_prefix_section
 
 if TYPE_CHECKING:
     from simulator.run_data import Objectives, PoolData, RunData
@@ -95,6 +96,7 @@ def summarize(data: RunData, rows: Rows) -> dict[str, Any]:
         "load": load,
         "little": little(rows, cluster.in_system_ns, cluster.end_ns),
         "prefix_cache": _prefix_cache(inside, [r.kv.caches_prefixes for r in cluster.replicas]),
+        "shared_prefix_attention": shared_prefix_section(cluster),
         "memory": _memory(data),
         "efficiency": _efficiency(data, rows),
         "cost": cost(data.pools, window.duration_ns, rows, finished_inside),

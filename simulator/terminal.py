@@ -112,6 +112,8 @@ def details(summary: Mapping[str, Any]) -> Iterator[Line]:
     yield "Throughput", _throughput(summary["throughput"]), ""
     yield "GPUs", _accelerators(summary), ""
     yield "KV memory", _memory(summary), ""
+    if (shared := summary["shared_prefix_attention"]).get("read_share") is not None:
+        yield "Shared KV", f"decodes read {percent(shared['read_share'])} of the KV that each alone would have read", ""
     if summary["objectives"]["given"]:
         yield "Objectives", _objectives(summary["objectives"]), ""
         shown = list(summary["classes"].items())

@@ -94,6 +94,11 @@ class OperatorCost:
         self._sources = (*kernels.sources, *self._describe(), *widened(shapes))
 
     @property
+    def operators(self) -> OperatorTimes:
+        """Times of the operators, with the shapes and the kernels that they are made of."""
+        return self._operators
+
+    @property
     def substitutions(self) -> dict[str, int]:
         """Steps that lay outside what was measured, by what was substituted; those of a run cut short included."""
         return dict(sorted(self._substitutions.items()))

@@ -33,6 +33,13 @@ class BatchShape:
         Tokens that the dense layers compute for nobody.
     logit_rows
         Rows of the LM head: decodes plus one for each chunk, as engines compute them.
+    shared_kv
+        Of ``decode_kv``, the tokens in cached prefixes that two decodes or more of this step hold; they and the next
+        two are 0 unless the engine's attention treats shared prefixes apart (`simulator.engine.shared_prefix`).
+    shared_read
+        The same tokens, each counted once however many decodes attend to it.
+    sharers
+        Decodes that hold such a prefix.
     """
 
     __slots__ = (
@@ -45,6 +52,9 @@ class BatchShape:
         "logit_rows",
         "padding_tokens",
         "prefill_tokens",
+        "shared_kv",
+        "shared_read",
+        "sharers",
     )
 
     def __init__(self) -> None:
@@ -57,10 +67,12 @@ class BatchShape:
         self.prefill_tokens = 0
         self.padding_tokens = 0
         self.logit_rows = 0
+        self.shared_kv = self.shared_read = self.sharers = 0
 
     def clear_decodes(self) -> None:
         """Take the decodes out, their sums with them."""
         self.decodes = self.decode_kv = self.decode_kv_sq = self.decode_window_kv = self.decode_window_growth = 0
+        self.shared_kv = self.shared_read = self.sharers = 0
 
     @property
     def tokens(self) -> int:

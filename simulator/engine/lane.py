@@ -34,6 +34,7 @@ from simulator.engine.histogram import Durations
 from simulator.engine.plan import Plan
 from simulator.engine.recorder import FINISHED, Outcome
 from simulator.engine.sequence import PREFILLING, SWAPPED, WAITING, Sequence
+from simulator.engine.shared_prefix import SharingDecodeGroup
 
 if TYPE_CHECKING:
     from simulator.engine.replica import Replica
@@ -101,7 +102,8 @@ class Lane:
         self.kv = replica.kv
         self.waiting = replica.waiting
         self.swapped = replica.swapped
-        self.group = DecodeGroup(replica.kv.block_size, replica.window, GapLog(replica.recorder.itl))
+        group = SharingDecodeGroup if replica.shared_prefix_attention else DecodeGroup
+        self.group = group(replica.kv.block_size, replica.window, GapLog(replica.recorder.itl))
         self.prefilling: list[Sequence] = []
         self.sequences: dict[Sequence, None] = {}
         self.plan = Plan(self)

@@ -51,6 +51,8 @@ class ReplicaConfig:
         Sliding window of the model, tokens; None without one.
     swap_blocks, kv_block_bytes, host_link
         Host memory for swapping in KV blocks, bytes of one block on one rank, and the link there.
+    shared_prefix_attention
+        Decodes attend to cached prefixes that they share together, see `simulator.engine.shared_prefix`.
     """
 
     limits: EngineLimits
@@ -67,6 +69,7 @@ class ReplicaConfig:
     swap_blocks: int = 0
     kv_block_bytes: int = 0
     host_link: Link | None = None
+    shared_prefix_attention: bool = False
 
 
 class Replica:
@@ -100,6 +103,7 @@ class Replica:
         self.num_stages = config.num_stages
         self.fast_forward = fast_forward and config.num_stages == 1
         self.async_scheduling = config.async_scheduling
+        self.shared_prefix_attention = config.shared_prefix_attention
         self.kv: KVManager
         if config.prefix_unit_blocks:
             self.kv = PrefixKVManager(

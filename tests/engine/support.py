@@ -104,6 +104,7 @@ def build(
     window: int | None = None,
     swap_blocks: int = 0,
     link: Link | None = None,
+    shared_prefix_attention: bool = False,
     after: dict[int, list[tuple[int, int]]] | None = None,
     sample_ns: int = 10**9,
     keep_batches: bool = False,
@@ -140,6 +141,7 @@ def build(
         swap_blocks=swap_blocks,
         kv_block_bytes=1000,
         host_link=link,
+        shared_prefix_attention=shared_prefix_attention,
     )
     return Cluster(
         [config] * replicas,

@@ -282,6 +282,7 @@ def test_summary_keys() -> None:
         "load",
         "little",
         "prefix_cache",
+        "shared_prefix_attention",
         "memory",
         "efficiency",
         "cost",

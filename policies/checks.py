@@ -31,7 +31,7 @@ from policies.protocols import (
     QueueingPolicy,
     RoutingPolicy,
 )
-from policies.testing import FakeArrival, FakeBlock, FakeCluster, FakeReplica, FakeRequest, Step
+from policies.testing import FakeArrival, FakeBlock, FakeCluster, FakeReplica, FakeRequest, FakeTenants, Step
 
 Factory = Callable[[], Policy]
 
@@ -274,6 +274,8 @@ def check_keys_order(factory: Factory) -> None:
     """Check that keys are numbers, the same whenever asked, and leave the request as it is."""
     policy = factory()
     assert isinstance(policy, QueueingPolicy), f"is a {policy.kind} policy"
+    if policy.by_tenant:
+        return
     for number in range(20):
         request = FakeRequest(number, 10 + number, 5, arrival_s=number / 2, predicted_output_tokens=20.0 - number)
         key = policy.key(request)
@@ -288,12 +290,42 @@ def check_works_without_predictor(factory: Factory) -> None:
     """
     policy = factory()
     assert isinstance(policy, QueueingPolicy), f"is a {policy.kind} policy"
+    if policy.by_tenant:
+        return
     try:
         key = policy.key(FakeRequest(0, 10, 5))
     except PolicyError as error:
         assert "predict" in str(error), f"the error doesn't say that a predictor is missing: {error}"
     else:
         assert not math.isnan(key), "the key is NaN; raise a PolicyError that asks for a predictor"
+
+
+def check_chooses_a_tenant_who_waits(factory: Factory) -> None:
+    """Check that a policy by tenant chooses one who waits, the same whenever asked and as long as it promised."""
+    policy = factory()
+    assert isinstance(policy, QueueingPolicy), f"is a {policy.kind} policy"
+    if not policy.by_tenant:
+        return
+    rng, tenants = random.Random(1), FakeTenants()
+    for number in range(300):
+        tenant = rng.choice(("a", "b", "", "d"))
+        if tenant not in tenants.waiting:
+            policy.came(tenant, tenants)
+            tenants.requests[tenant] = []
+        tenants.requests[tenant].append(FakeRequest(number, rng.randrange(1, 90), 5, tenant=tenant))
+        turn = policy.choose(tenants)
+        assert turn in tenants.waiting, f"chooses {turn!r} of {list(tenants.waiting)}"
+        steps = policy.stable_steps(tenants)
+        assert steps >= 1, f"stable_steps returned {steps}; must be at least 1"
+        for step in range(min(steps, rng.randrange(1, 20))):
+            assert policy.choose(tenants) == turn, f"chooses another at step {step} of {steps} that were to be the same"
+            tenants.step()
+        if rng.random() < 0.6:
+            turn = policy.choose(tenants)
+            policy.admitted(tenants.start(turn), tenants)
+            if turn not in tenants.waiting:
+                policy.left(turn, tenants)
+        tenants.end(rng)
 
 
 # --------------------------------------------------------------------------------------------------- routing
@@ -372,7 +404,7 @@ CHECKS: dict[str, tuple[Callable[[Factory], None], ...]] = {
         check_order_of_admission,
         check_steps_are_stable,
     ),
-    "queueing": (*_EVERY, check_keys_order, check_works_without_predictor),
+    "queueing": (*_EVERY, check_keys_order, check_works_without_predictor, check_chooses_a_tenant_who_waits),
     "routing": (*_EVERY, check_routes_to_replicas, check_same_seed_same_routes, check_follows_replica_count),
     "kv_eviction": (*_EVERY, check_ranks),
 }

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, ClassVar, Protocol
 
@@ -206,6 +206,23 @@ class WaitingView(Protocol):
     @property
     def first(self) -> RequestView:
         """The request to consider next; an ``IndexError`` if none waits."""
+        ...
+
+
+class TenantsView(Protocol):
+    """The tenants of a replica, as a queueing policy sees them that chooses among them."""
+
+    @property
+    def waiting(self) -> Collection[str]:
+        """Tenants who have requests waiting, in the order in which they came to have some."""
+        ...
+
+    def output_tokens(self, tenant: str) -> int:
+        """Output tokens that the replica has generated for this tenant so far."""
+        ...
+
+    def decoding(self, tenant: str) -> int:
+        """How many requests of this tenant decode: the output tokens that a step adds."""
         ...
 
 
@@ -573,14 +590,40 @@ class QueueingPolicy(Policy):
     ----------------
     in_arrival_order
         True if every key is the same, so that the order is that of arrival; a preempted request then goes to the front.
+    by_tenant
+        True if it chooses the tenant whose turn it is, each time that somebody is looked for, instead of giving keys:
+        :meth:`choose` and the methods after it are then asked, and :meth:`key` is not. Within a tenant the order is
+        that of arrival, preempted requests first. Costs O(tenants) a look.
     """
 
     kind: ClassVar[str] = "queueing"
     in_arrival_order: ClassVar[bool] = False
+    by_tenant: ClassVar[bool] = False
 
     def key(self, request: RequestView) -> float:
         """Return the sort key, fixed when queued: smallest first, ties in the order of arrival."""
         raise NotImplementedError
+
+    def choose(self, tenants: TenantsView) -> str:
+        """Return the tenant, one of ``tenants.waiting`` (not empty), whose first request is the next to consider."""
+        raise NotImplementedError
+
+    def came(self, tenant: str, tenants: TenantsView) -> None:
+        """Hear that a request comes of a tenant who has none waiting; ``tenants.waiting`` is still without it."""
+
+    def left(self, tenant: str, tenants: TenantsView) -> None:
+        """Hear that the last waiting request of a tenant started; ``tenants.waiting`` is already without it."""
+
+    def admitted(self, request: RequestView, tenants: TenantsView) -> None:
+        """Hear that a request starts for the first time (after a preemption it isn't said again)."""
+
+    def stable_steps(self, tenants: TenantsView) -> int:
+        """For how many steps, the one just composed included, :meth:`choose` would say the same.
+
+        All else equal: nobody comes, starts or ends, and each step adds ``tenants.decoding(t)`` output tokens to tenant
+        t, or none to anybody. 1 is always right.
+        """
+        return 1
 
 
 @dataclass

@@ -23,7 +23,8 @@ Views are read-only: assigning to one is an ``AttributeError``.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import random
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -297,6 +298,8 @@ class FakeReplica:
 
     def _sort(self) -> None:
         if self.queueing is not None:
+            if self.queueing.by_tenant:
+                raise PolicyError(f"queueing policy {self.queueing.name!r} chooses by tenant, which this replica can't")
             key = self.queueing.key
             self.waiting.sort(key=lambda request: (key(request), request.request_id))
 
@@ -594,6 +597,46 @@ class FakePlan:
         if not isinstance(request, FakeRequest) or request not in self._replica.requests:
             raise PolicyError(f"decides on {request!r}, which is no request of this replica")
         return request
+
+
+class FakeTenants:
+    """Tenants with waiting and decoding requests; see `policies.protocols.TenantsView`."""
+
+    def __init__(self) -> None:
+        self.requests: dict[str, list[FakeRequest]] = {}
+        self._decoding: dict[str, int] = {}
+        self._tokens: dict[str, int] = {}
+
+    @property
+    def waiting(self) -> Collection[str]:
+        """Tenants who have requests waiting."""
+        return self.requests.keys()
+
+    def output_tokens(self, tenant: str) -> int:
+        """Output tokens of a tenant so far."""
+        return self._tokens.get(tenant, 0)
+
+    def decoding(self, tenant: str) -> int:
+        """How many requests of a tenant decode."""
+        return self._decoding.get(tenant, 0)
+
+    def step(self) -> None:
+        """Decode a token of every request that decodes."""
+        for tenant, number in self._decoding.items():
+            self._tokens[tenant] = self._tokens.get(tenant, 0) + number
+
+    def start(self, tenant: str) -> FakeRequest:
+        """Let the first waiting request of a tenant decode."""
+        request = self.requests[tenant].pop(0)
+        if not self.requests[tenant]:
+            del self.requests[tenant]
+        self._decoding[tenant] = self._decoding.get(tenant, 0) + 1
+        return request
+
+    def end(self, rng: random.Random) -> None:
+        """End some of the requests that decode."""
+        for tenant, number in self._decoding.items():
+            self._decoding[tenant] = rng.randint(max(0, number - 2), number)
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,9 @@ from workloads import ClosedLoop, OpenLoop, Sessions, Source, Trace, filter_trac
 
 if TYPE_CHECKING:
     from simulator.cost.shape import CostModel
-    from simulator.scenario import PolicyRef, Pool, Scenario
+    from simulator.scenario import Pool, Scenario
     from simulator.scenario import Workload as WorkloadPart
+    from simulator.scenario_base import PolicyRef
 
 MAX_SAMPLES = 1000
 """Samples of each replica over an open loop's trace, at most, where the interval is ``auto``."""

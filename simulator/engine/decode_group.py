@@ -20,6 +20,7 @@ from simulator.cost.shape import BatchShape
 from simulator.engine.gap_log import GapLog
 from simulator.engine.histogram import Durations
 from simulator.engine.sequence import DECODING, Sequence
+from simulator.engine.tenants import TenantMembers
 
 _END, _GROW, _WINDOW = 0, 1, 2
 
@@ -48,6 +49,8 @@ class DecodeGroup:
         How many of them need a block at steps of each remainder by ``block_size``.
     last_ns
         When the last token came of every member that isn't fresh.
+    tenants
+        Counts of members by tenant, for a queue that chooses among tenants; None without one.
     milestones
         Heap of (step, order, what, epoch of the sequence, sequence), all ahead; those of a member that left are void,
         and change nothing when their step comes.
@@ -69,6 +72,7 @@ class DecodeGroup:
         "phases",
         "size",
         "step",
+        "tenants",
     )
 
     def __init__(self, block_size: int, window: int | None, gaps: GapLog) -> None:
@@ -87,6 +91,7 @@ class DecodeGroup:
         self._within_bases = self._within = 0
         self.milestones: list[tuple[int, int, int, int, Sequence]] = []
         self._ties = count()
+        self.tenants: TenantMembers | None = None
 
     # ------------------------------------------------------------------------------------------ membership
 
@@ -99,6 +104,8 @@ class DecodeGroup:
         sequence.base_context = context
         base = context + 1 - step
         self.size += 1
+        if self.tenants is not None:
+            self.tenants.change(sequence.tenant, 1, step)
         self._bases += base
         self._squares += base * base
         if self._window is not None and context + 1 < self._window:
@@ -131,6 +138,8 @@ class DecodeGroup:
         context = sequence.base_context + done
         base = context + 1 - self.step
         self.size -= 1
+        if self.tenants is not None:
+            self.tenants.change(sequence.tenant, -1, sequence.join_step)
         self._bases -= base
         self._squares -= base * base
         if self._window is not None and context + 1 < self._window:

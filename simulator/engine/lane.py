@@ -35,6 +35,7 @@ from simulator.engine.plan import Plan
 from simulator.engine.recorder import FINISHED, Outcome
 from simulator.engine.sequence import PREFILLING, SWAPPED, WAITING, Sequence
 from simulator.engine.shared_prefix import SharingDecodeGroup
+from simulator.engine.tenants import TenantMembers
 
 if TYPE_CHECKING:
     from simulator.engine.replica import Replica
@@ -73,6 +74,7 @@ class Lane:
         "_policy",
         "_priority",
         "_run_limit",
+        "_tenants",
         "_when_free",
         "_when_passed",
         "_when_woken",
@@ -109,6 +111,9 @@ class Lane:
         self.plan = Plan(self)
         self.shape = self.plan.shape
         self.env = replica.env
+        self._tenants = replica.tenants
+        if self._tenants is not None:
+            self.group.tenants = TenantMembers()
         self._policy = replica.policy
         self._compose = replica.policy.compose
         self._cost = replica.cost
@@ -261,6 +266,8 @@ class Lane:
         stable = self._policy.stable_steps(self, plan)
         if stable < limit:
             limit = stable
+        if self._tenants is not None and self.waiting and self.replica.num_running < self.limits.max_num_seqs:
+            limit = min(limit, self._tenants.stable_steps())
         if limit <= 1:
             return 1
         if not plan.chunks:
@@ -377,6 +384,8 @@ class Lane:
                 continue
             self.prefilling.remove(sequence)
             sequence.base_generated += 1
+            if self._tenants is not None:
+                self._tenants.generated(sequence.tenant, 1)
             if sequence.last_token_ns < 0:
                 recorder.first_token[sequence.request_id] = end_ns
             else:
@@ -404,6 +413,8 @@ class Lane:
         if recorder.scheduled[row] < 0:
             recorder.scheduled[row] = self.env.now
             recorder.cached_tokens[row] = cached_tokens
+            if self._tenants is not None:
+                self._tenants.admitted(sequence)
 
     def _join_group(self, sequence: Sequence) -> None:
         remaining = sequence._output_tokens - sequence.base_generated
@@ -412,6 +423,8 @@ class Lane:
     def leave_group(self, sequence: Sequence) -> None:
         """Take a sequence out of the decode group, its progress and blocks written back to it."""
         held = self.kv.held_by(sequence)
+        if self._tenants is not None:
+            self._tenants.generated(sequence.tenant, self.group.step - sequence.join_step)
         sequence.private_blocks += self.group.leave(sequence, held) - held
 
     def _finish(self, sequence: Sequence, end_ns: int) -> None:

@@ -18,6 +18,7 @@ from simulator.engine.links import Link, SwapSpace
 from simulator.engine.queue import FCFSQueue, KeyedQueue, WaitingQueue
 from simulator.engine.recorder import Outcome, Recorder, ReplicaCounters, Timeline
 from simulator.engine.sequence import ENDED, Sequence
+from simulator.engine.tenants import TenantQueue
 
 _FEW_SAMPLES = 16  # more than these are taken with arrays
 
@@ -112,7 +113,12 @@ class Replica:
         else:
             self.kv = KVManager(config.num_kv_blocks, config.block_size)
         queueing = config.queueing()
-        self.waiting: WaitingQueue = FCFSQueue() if queueing.in_arrival_order else KeyedQueue(queueing)
+        self.tenants = TenantQueue(queueing) if queueing.by_tenant else None
+        self.waiting: WaitingQueue
+        if self.tenants is not None:
+            self.waiting = self.tenants
+        else:
+            self.waiting = FCFSQueue() if queueing.in_arrival_order else KeyedQueue(queueing)
         self.arriving: deque[tuple[int, Sequence]] = deque()
         self.swapped: deque[Sequence] = deque()
         self.swap_space = SwapSpace(config.swap_blocks, config.kv_block_bytes, config.host_link)
@@ -128,6 +134,8 @@ class Replica:
         self._longest_prompt = min(self.limits.max_model_len - 1, config.num_kv_blocks * config.block_size)
         self.next_sample_ns = recorder.sample_interval_ns
         self.lanes = [Lane(self, i) for i in range(config.num_stages)]
+        if self.tenants is not None:
+            self.tenants.lanes = self.lanes
 
     # ------------------------------------------------------------------------------------------------ arrivals
 
@@ -160,6 +168,8 @@ class Replica:
         """Tell whether a request that is not in the queue yet may start before a running one ends."""
         if not self.arriving:
             return False
+        if self.tenants is not None:
+            return True  # what an arrival changes depends on when it is queued
         if self._admits_in_order and self.num_running >= self.limits.max_num_seqs:
             return False
         return not (self._first_come_first_served and self.waiting)

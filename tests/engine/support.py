@@ -82,6 +82,7 @@ class Request:
     predicted: float = float("nan")
     class_code: int = 0
     priority: int = 0
+    tenant: str = ""
 
 
 def build(
@@ -122,6 +123,7 @@ def build(
         num_classes=1 + max((r.class_code for r in requests), default=0),
         priorities=np.array([r.priority for r in requests], dtype=np.int64),
         session_ids=np.full(len(requests), -1, dtype=np.int64),
+        tenants=[r.tenant for r in requests] if any(r.tenant for r in requests) else None,
         hash_offsets=offsets if hash_block_tokens else None,
         hash_values=np.array([h for r in requests for h in r.hashes], dtype=np.int64) if hash_block_tokens else None,
         hash_block_tokens=hash_block_tokens,

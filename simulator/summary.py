@@ -36,6 +36,7 @@ from simulator.metrics import (
 from simulator.model_work import decode_kv_tokens, model_flops, sum_by_replica
 from simulator.overload import judge_overload
 from simulator.shared_prefix import shared_prefix_section
+from simulator.tenants import describe_tenants
 
 if TYPE_CHECKING:
     from simulator.run_data import Objectives, PoolData, RunData
@@ -90,6 +91,7 @@ def summarize(data: RunData, rows: Rows) -> dict[str, Any]:
         **describe_latencies(inside, merged(histograms)),
         "one_token_outputs": int((inside.finished & (inside.output == 1)).sum()),
         "classes": _classes(data, by_class, histograms, met, window.duration_ns),
+        "tenants": describe_tenants(inside, data.trace.tenant, window.start_ns, window.end_ns),
         "objectives": _objectives(data.objectives, by_class, met, window.duration_ns),
         "throughput": _throughput(rows, finished_inside, window.duration_ns),
         "overloaded": load["overloaded"],

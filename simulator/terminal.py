@@ -122,6 +122,7 @@ def details(summary: Mapping[str, Any]) -> Iterator[Line]:
                 yield f"  {name}", _objectives(figures["objectives"]), ""
         if len(shown) > _MOST_CLASSES:
             yield "", f"and {len(shown) - _MOST_CLASSES} more classes in summary.json", ""
+    yield from _tenants(summary["tenants"])
     if summary["cost"]["per_million_output_tokens"] is not None:
         cost = summary["cost"]
         yield (
@@ -138,6 +139,19 @@ def details(summary: Mapping[str, Any]) -> Iterator[Line]:
     for i, note in enumerate(summary["notes"]):
         yield "" if i else "Notes", note, "dim"
     yield "Took", _took(summary), ""
+
+
+def _tenants(figures: Mapping[str, Any]) -> Iterator[Line]:
+    """Yield how evenly tenants were served, where there are several."""
+    if not figures["by_tenant"] or len(figures["by_tenant"]) < 2:
+        return
+    jain, backlogged = figures["jain_index"], figures["backlogged"]
+    parts = [plural(len(figures["by_tenant"]), "tenant")]
+    if jain is not None:
+        parts.append(f"Jain index of service {jain:.3f}")
+    if backlogged["max_service_difference"] is not None:
+        parts.append(f"at most {number(backlogged['max_service_difference'])} apart in service while two waited")
+    yield "Tenants", ", ".join(parts), ""
 
 
 def _throughput(figures: Mapping[str, Any]) -> str:

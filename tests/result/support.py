@@ -166,7 +166,7 @@ def run_data(
     cluster.stop()
     return RunData(
         cluster=cluster,
-        trace=cast(Any, SimpleNamespace(notes=())),
+        trace=cast(Any, SimpleNamespace(notes=(), tenant=None)),
         model=model,
         scenario={"model": model.name, "seed": 7, "cluster": {"replicas": replicas}},
         pools=pools if pools is not None else [pool(replicas)],

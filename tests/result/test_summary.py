@@ -276,6 +276,7 @@ def test_summary_keys() -> None:
         "queue_s",
         "one_token_outputs",
         "classes",
+        "tenants",
         "objectives",
         "throughput",
         "overloaded",

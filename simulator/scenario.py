@@ -23,6 +23,7 @@ from simulator.scenario_base import AUTO, Count, Duration, Factor, Part, PolicyR
 from simulator.scenario_errors import Path as KeyPath
 from simulator.scenario_errors import Problem, ScenarioError, dotted, problems_of
 from simulator.scenario_keys import anchor_paths, set_key
+from simulator.scenario_network import NetworkPart
 
 SCHEMA_VERSION = 1
 
@@ -462,6 +463,8 @@ class Scenario(Part):
     """The replicas."""
     router: RouterRef = Field(default_factory=lambda: RouterRef(name="round-robin"))
     """Which replica serves a request."""
+    network: NetworkPart = Field(default_factory=NetworkPart)
+    """What joins the nodes."""
     predictor: Predictor = Field(default_factory=Predictor)
     """What policies are told of output lengths."""
     objectives: Slos = Field(default_factory=Slos)

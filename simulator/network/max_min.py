@@ -58,3 +58,38 @@ def max_min_rates(capacities: Sequence[float] | Mapping[int, float], paths: Sequ
             if not count[link]:
                 del count[link]
     return rates
+
+
+def completion_times(
+    capacities: Sequence[float] | Mapping[int, float], paths: Sequence[Sequence[int]], amounts: Sequence[float]
+) -> list[float]:
+    """Return when each of some flows that begin together ends, if they have the links to themselves.
+
+    Parameters
+    ----------
+    amounts
+        What each has to move, at least 0, in the unit of the capacities times seconds.
+
+    Returns
+    -------
+    list of float
+        Seconds, shape (flows,); infinite for a flow over a link without capacity.
+    """
+    times = [0.0] * len(paths)
+    left = [float(amount) for amount in amounts]
+    going = [i for i, amount in enumerate(left) if amount > 0]
+    now = 0.0
+    while going:
+        rates = max_min_rates(capacities, [paths[i] for i in going])
+        spans = [left[i] / rate if rate else math.inf for i, rate in zip(going, rates, strict=True)]
+        span = min(spans)
+        now += span
+        still = []
+        for i, rate, own in zip(going, rates, spans, strict=True):
+            if own == span:  # all of them where nothing moves any more
+                times[i] = now
+            else:
+                left[i] -= rate * span
+                still.append(i)
+        going = still
+    return times

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.network.max_min import max_min_rates
+from simulator.network.max_min import completion_times, max_min_rates
 
 
 def test_one_flow_has_its_narrowest_link() -> None:
@@ -85,3 +85,10 @@ def test_order_changes_nothing(network: tuple[list[float], list[list[int]]], ran
     of_renamed = {renamed[link]: capacity for link, capacity in enumerate(capacities)}
     shuffled = max_min_rates(of_renamed, [[renamed[link] for link in reversed(paths[i])] for i in order])
     assert shuffled == [rates[i] for i in order]
+
+
+def test_completion_times_of_flows_that_begin_together() -> None:
+    """10 a second: 5 each until the first has its 10 at 2 s; the other's 10 left take 1 s more."""
+    assert completion_times([10.0], [[0], [0]], [10.0, 20.0]) == [2.0, 3.0]
+    assert completion_times([10.0, 0.0], [[0], [0, 1], []], [10.0, 1.0, 5.0]) == [1.0, math.inf, 0.0]
+    assert completion_times([10.0], [[0]], [0.0]) == [0.0]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from simulator.result import RunResult
     from simulator.runner import run
     from simulator.scenario import Scenario
+    from simulator.studies.search import search
     from simulator.write import load_result
 
     __version__: str
@@ -23,9 +24,10 @@ _HOMES = {
     "Scenario": "simulator.scenario",
     "load_result": "simulator.write",
     "run": "simulator.runner",
+    "search": "simulator.studies.search",
 }
 
-__all__ = ["InputError", "RunResult", "Scenario", "__version__", "load_result", "run"]
+__all__ = ["InputError", "RunResult", "Scenario", "__version__", "load_result", "run", "search"]
 
 
 def __getattr__(name: str) -> Any:

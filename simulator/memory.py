@@ -67,6 +67,10 @@ _TRIED_TP = (1, 2, 4, 8, 16)
 _TRIED_DTYPES = ("fp8", "int4")
 
 
+class MemoryTooSmallError(InputError):
+    """A model that does not fit; the message says what would."""
+
+
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
     """Memory of one GPU, of the stage with the least room for KV; every term in bytes.
@@ -267,7 +271,7 @@ def plan_memory(
     if num_kv_blocks is not None:
         return _with_blocks(worst, num_kv_blocks)
     if worst.num_kv_blocks < 1:
-        raise InputError(_does_not_fit(model, accelerator, worst, limits, larger))
+        raise MemoryTooSmallError(_does_not_fit(model, accelerator, worst, limits, larger))
     return worst
 
 

@@ -23,7 +23,7 @@ from simulator.cost.efficiency import DEFAULT_HOST_OVERHEAD_S
 from simulator.engine_args import expand_args
 from simulator.engines import Engine, EngineDefaults, load_engine
 from simulator.errors import InputError, did_you_mean
-from simulator.memory import DEFAULT_GPU_MEMORY_UTILIZATION, MemoryPlan, plan_memory
+from simulator.memory import DEFAULT_GPU_MEMORY_UTILIZATION, MemoryPlan, MemoryTooSmallError, plan_memory
 from simulator.models import ModelSpec, load_model
 from simulator.parallel import ParallelPlan
 from simulator.scenario import Pool, Scenario
@@ -308,7 +308,7 @@ def _plan_memory(
         kv_bytes = int(memory.kv_bytes * fraction)
     blocks = (kv_bytes - memory.kv_window_bytes) // (memory.kv_bytes_per_token * memory.block_size)
     if blocks < 1:
-        raise InputError(
+        raise MemoryTooSmallError(
             f"{model.name} does not fit on {accelerator.name} with tp={plan.tp} pp={plan.pp}: the weights leave no "
             f"room for KV in {fraction:.1%} of {memory.total / 1e9:.1f} GB; use more ranks or a larger share"
         )

@@ -1,4 +1,4 @@
-"""The command line: ``simulate run | reproduce | policies | models | profiles | calibrate | trace``.
+"""The command line: ``simulate run | search | reproduce | policies | models | profiles | calibrate | trace``.
 
 Everything that a command does is a public call of the package. This module imports nothing heavy, so that help and a
 mistyped option answer at once; commands import what they need.
@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from simulator.cli import lists, run_command
+from simulator.cli import lists, run_command, search_command
 
 _LAZY = {
     "calibrate": ("simulator.cli.calibrate", "Import kernel measurements."),
@@ -73,6 +73,7 @@ def _options(
 
 
 run_command.register(app)
+search_command.register(app)
 app.command("policies")(lists.policies)
 app.command("models")(lists.models)
 app.command("profiles")(lists.profiles)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Container, Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
 from simulator.cli.flags import EVERY_POOL, FLAGS, Change, changes_of
 from simulator.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from simulator.scenario import Scenario
 
 HELP = """Simulate a trace, and print what came out.
 
@@ -73,6 +76,9 @@ _OPTIONS: tuple[tuple[str, Any, Any, Any], ...] = (
     ),
 )
 
+NUM_SCENARIO_OPTIONS = next(place for place, option in enumerate(_OPTIONS) if option[0] == "out")
+"""The first options make the scenario, like the table of flags; the others are of the run."""
+
 
 class RunCommand(TyperCommand):
     """Takes an engine's own flags out of the arguments before the rest is parsed."""
@@ -127,7 +133,7 @@ def _unknown(option: str, own: frozenset[str], engine: str | None) -> InputError
     if engine is not None:
         known |= set(load_engine(engine).flag_names())
     near = did_you_mean(option, known)
-    hint = near if near.startswith("; did") else "; see simulate run --help"
+    hint = near if near.startswith("; did") else "; see --help"
     having = engines_with_flag(option)
     if having and engine is None:
         hint = f"; it is a flag of {', '.join(having)}: add --engine {having[-1]}"
@@ -136,9 +142,31 @@ def _unknown(option: str, own: frozenset[str], engine: str | None) -> InputError
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application, its signature made from the table of flags."""
+    register_with(app, "run", HELP, _OPTIONS[NUM_SCENARIO_OPTIONS:], _run)
+
+
+def register_with(
+    app: typer.Typer,
+    name: str,
+    text: str,
+    options: Sequence[tuple[str, Any, Any, Any]],
+    action: Callable[[Any, str | None, dict[str, Any]], None],
+    left_out: Container[str] = (),
+) -> None:
+    """Add a command that takes a trace, everything that makes a scenario, and options of its own.
+
+    Parameters
+    ----------
+    options
+        Name, type, `typer.Option` and default of each.
+    action
+        Called with the context, the trace, and the values of all options; `scenario_of` takes the same.
+    left_out
+        Flags of the table that it doesn't take.
+    """
 
     def command(ctx: typer.Context, trace: str | None, **values: Any) -> None:
-        _run(ctx, trace, values)
+        action(ctx, trace, values)
 
     parameters = [
         _parameter("ctx", typer.Context, inspect.Parameter.empty),
@@ -148,25 +176,28 @@ def register(app: typer.Typer) -> None:
             None,
         ),
     ]
-    for name, kind, option, default in _OPTIONS[:5]:
-        parameters.append(_parameter(name, Annotated[kind, option], default))
+    for key, kind, option, default in _OPTIONS[:NUM_SCENARIO_OPTIONS]:
+        parameters.append(_parameter(key, Annotated[kind, option], default))
     for flag in FLAGS:
+        if flag.name in left_out:
+            continue
         option = typer.Option(
             flag.declaration, help=f"{flag.help} [{flag.short_key}]", metavar=flag.metavar or None, show_default=False
         )
         parameters.append(_parameter(flag.parameter, Annotated[flag.type | None, option], None))
-    for name, kind, option, default in _OPTIONS[5:]:
-        parameters.append(_parameter(name, Annotated[kind, option], default))
+    for key, kind, option, default in options:
+        parameters.append(_parameter(key, Annotated[kind, option], default))
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    app.command("run", cls=RunCommand, help=HELP)(command)
+    app.command(name, cls=RunCommand, help=text)(command)
 
 
 def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
 
 
-def _run(ctx: Any, trace: str | None, values: dict[str, Any]) -> None:
+def scenario_of(ctx: Any, trace: str | None, values: dict[str, Any]) -> Scenario:
+    """Return the scenario that a command's arguments make."""
     from simulator.scenario import assemble
 
     changes = [
@@ -176,7 +207,11 @@ def _run(ctx: Any, trace: str | None, values: dict[str, Any]) -> None:
         *_policy_params(values),
         *_sets(values["set_key"] or []),
     ]
-    scenario = assemble(values["scenario"], changes, preset=values["preset"])
+    return assemble(values["scenario"], changes, preset=values["preset"])
+
+
+def _run(ctx: Any, trace: str | None, values: dict[str, Any]) -> None:
+    scenario = scenario_of(ctx, trace, values)
     if values["print_scenario"]:
         from simulator.resolve import resolve
 

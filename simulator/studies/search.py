@@ -1,0 +1,626 @@
+"""`search`: the best parallel plan of a model on given nodes for given requests, by simulation.
+
+Every plan of the space (`simulator.studies.plan_space`) that fits is simulated iteration by iteration on the
+requests, and the plans are ranked by what the user wants. This is what APEX does (Y.-C. Lin et al., *APEX: An
+Extensible and Dynamism-Aware Simulator for Automated Parallel Execution in LLM Serving*, arXiv:2411.17651); the plan
+that engines' guides name is simulated too and shown beside.
+
+One pool is planned; replicas are chosen by the scenario's router, and everything but layout and number of replicas
+is as the scenario says. Not searched: different layouts side by side, several GPU types, engine limits.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field, replace
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from simulator.build import load_trace
+from simulator.engine_args import expand_args
+from simulator.errors import InputError, did_you_mean
+from simulator.models import ModelSpec, load_model
+from simulator.resolve import DEFAULT_ACCELERATOR, Resolved
+from simulator.scenario import Parallel, Scenario
+from simulator.studies import search_files
+from simulator.studies.plan_space import (
+    POOL,
+    Budget,
+    Infeasible,
+    Plan,
+    enumerate_plans,
+    heuristic,
+    prune,
+    refusal,
+)
+from simulator.studies.workers import run_tasks
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from workloads import Trace
+
+SCREEN_ABOVE = 10_000
+"""Requests above which plans are first screened on a prefix, unless the caller says otherwise: a choice."""
+SCREEN_REQUESTS = 2_500
+"""Requests of that prefix: a choice."""
+FINALISTS = 6
+"""Plans of the screening that are simulated on all requests: a choice."""
+MIN_ATTAINMENT = 0.9
+"""Share of requests that must meet the objectives for a plan to count as sustaining the load, where the target is
+cost or energy: the 90 % of DistServe (Y. Zhong et al., OSDI 2024, section 6.1)."""
+
+_LATENCIES = ("ttft", "tpot", "itl", "e2e")
+_STATISTICS = ("mean", "p50", "p90", "p95", "p99", "max")
+
+Progress = Callable[[int, int, str], None]
+"""Told how many simulations have ended, of how many, and the last one's plan."""
+
+
+# --------------------------------------------------------------------------------------------------------- target
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the best plan is best at.
+
+    Attributes
+    ----------
+    figure
+        Name among a row's figures.
+    higher
+        Whether more is better.
+    unit
+        Of the figure.
+    must_sustain
+        Whether plans that don't sustain the load come after all that do: they are cheap because they are too small.
+    must_serve
+        Whether plans that leave requests unserved come after all that serve them: their figures are of the others.
+    """
+
+    name: str
+    figure: str
+    higher: bool
+    unit: str
+    must_sustain: bool = False
+    must_serve: bool = False
+
+
+TARGETS: Mapping[str, Target] = {
+    "goodput": Target("goodput", "goodput_requests_per_s", True, "requests/s within the objectives"),
+    "throughput": Target("throughput", "output_tokens_per_s", True, "output tokens/s"),
+    "cost": Target("cost", "cost_per_million_output_tokens", False, "per million output tokens", True, True),
+    "energy": Target("energy", "energy_j_per_output_token", False, "J per output token", True, True),
+    **{
+        f"{metric}_{statistic}": Target(f"{metric}_{statistic}", f"{metric}_s_{statistic}", False, "s", must_serve=True)
+        for metric in _LATENCIES
+        for statistic in _STATISTICS
+    },
+}
+"""What ``by`` may name."""
+
+
+def target(name: str) -> Target:
+    """Return a target by its name; ``ttft_s_p99`` and ``ttft-p99`` are ``ttft_p99``."""
+    wanted = name.replace("-", "_").replace("_s_", "_")
+    if wanted not in TARGETS:
+        short = [*(each for each in TARGETS if "_" not in each), "ttft_p99", "tpot_mean", "itl_p99", "e2e_mean"]
+        raise InputError(f"unknown target {name!r}{did_you_mean(wanted, short)}")
+    return TARGETS[wanted]
+
+
+# ----------------------------------------------------------------------------------------------------- evaluation
+
+
+@dataclass(frozen=True)
+class Task:
+    """One simulation, sent to a process: the scenario as plain data, and the requests where it names none."""
+
+    scenario: Mapping[str, Any]
+    trace: Trace | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one simulation: figures, or why there are none."""
+
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    failure: str = ""
+    is_defect: bool = False
+
+
+def evaluate(task: Task) -> Outcome:
+    """Simulate one plan; never raises but for Ctrl-C."""
+    from simulator.runner import run
+
+    try:
+        return Outcome(figures_of(run(task.scenario, trace=task.trace).summary))
+    except ValueError as error:  # InputError, PolicyError, TraceError, ProfileError
+        return Outcome(failure=" ".join(str(error).split()))
+    except Exception as error:  # one plan must not take the others with it
+        return Outcome(failure=f"a defect of the simulator: {type(error).__name__}: {error}", is_defect=True)
+
+
+def _died(task: Task) -> Outcome:
+    return Outcome(failure="its process died, most often for want of memory; use fewer workers")
+
+
+def figures_of(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the figures of a run that plans are compared by, flat; null where the run has none."""
+    requests, load, given = summary["requests"], summary["load"], summary["objectives"]
+    unserved = sum(requests[name] for name in ("rejected", "failed", "timed_out", "unfinished"))
+    found: dict[str, Any] = {
+        "goodput_requests_per_s": given["goodput_requests_per_s"],
+        "attainment": given["attainment"],
+        "requests_per_s": summary["throughput"]["requests_per_s"],
+        "output_tokens_per_s": summary["throughput"]["output_tokens_per_s"],
+        "cost_per_million_output_tokens": summary["cost"]["per_million_output_tokens"],
+        "energy_j_per_output_token": _energy(summary["energy"]),
+        "gpu_hours": summary["cost"]["gpu_hours"],
+        "simulated_s": summary["simulated_s"],
+        "finished": requests["finished"],
+        "unserved": unserved,
+        "overloaded": load["overloaded"],
+        "preemptions": summary["memory"]["preemptions"],
+        "peak_kv_utilization": summary["memory"]["peak_kv_utilization"],
+    }
+    for metric in _LATENCIES:
+        for statistic in _STATISTICS:
+            found[f"{metric}_s_{statistic}"] = summary[f"{metric}_s"][statistic]
+    return found
+
+
+def _energy(section: Mapping[str, Any]) -> float | None:
+    """Return joules an output token; None where the run has none."""
+    for key in ("energy_j_per_output_token", "j_per_output_token", "energy_j_per_token"):
+        value = section.get(key)
+        if value is not None:
+            return float(value)
+    return None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A plan that was simulated.
+
+    Attributes
+    ----------
+    figures
+        `figures_of` its run; empty where it failed.
+    failure
+        Why it has none.
+    screened_only
+        Whether the figures are of the prefix that plans were screened on.
+    kv_tokens
+        Tokens of KV that one replica holds.
+    """
+
+    plan: Plan
+    figures: Mapping[str, Any]
+    kv_tokens: int
+    failure: str = ""
+    is_defect: bool = False
+    screened_only: bool = False
+
+    def value(self, by: Target) -> float | None:
+        """Return the figure that a target names."""
+        value = self.figures.get(by.figure)
+        return None if value is None else float(value)
+
+
+def rank(rows: Sequence[Row], by: Target) -> list[Row]:
+    """Return the rows, best first; those that failed last.
+
+    Plans simulated on all requests go before those that were only screened. Equal figures: the lower mean end-to-end
+    latency, then fewer GPUs, then fewer ranks, so that the order is always the same.
+    """
+    return sorted(rows, key=lambda row: _key(row, by))
+
+
+def _key(row: Row, by: Target) -> tuple[Any, ...]:
+    value = row.value(by)
+    figures = row.figures
+    latency = figures.get("e2e_s_mean")
+    return (
+        bool(row.failure),
+        row.screened_only,
+        value is None,
+        by.must_serve and bool(figures.get("unserved")),
+        by.must_sustain and not sustains(row),
+        0.0 if value is None else (-value if by.higher else value),
+        math.inf if latency is None else latency,
+        row.plan.gpus,
+        tuple(size for _, size in row.plan.sizes),
+    )
+
+
+def sustains(row: Row) -> bool:
+    """Tell whether a plan sustains the load: within the objectives where there are some, else without overload."""
+    attainment = row.figures.get("attainment")
+    if attainment is not None:
+        return bool(attainment >= MIN_ATTAINMENT)
+    return not row.figures.get("overloaded")
+
+
+# --------------------------------------------------------------------------------------------------------- result
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found.
+
+    Attributes
+    ----------
+    rows
+        Plans that were simulated, best first.
+    baseline
+        The plan that engines' guides name, simulated like the others; None: it can't run.
+    infeasible
+        Plans that can't run, with the reason.
+    best_scenario
+        The scenario of the best plan with everything decided; None: no plan was simulated to its end.
+    stages
+        What was simulated, in words: one stage, or screening on a prefix and then finalists.
+    notes
+        What to know of the ranking.
+    interrupted
+        Whether plans are missing because the search was interrupted.
+    took_s
+        Wall time, seconds.
+    """
+
+    model: str
+    budget: Budget
+    by: Target
+    rows: tuple[Row, ...]
+    baseline: Row | None
+    infeasible: tuple[Infeasible, ...]
+    best_scenario: Scenario | None
+    stages: tuple[str, ...]
+    notes: tuple[str, ...]
+    interrupted: bool
+    took_s: float
+
+    @property
+    def best(self) -> Row | None:
+        """The best plan; None: none was simulated to its end."""
+        first = self.rows[0] if self.rows else None
+        return None if first is None or first.failure or first.value(self.by) is None else first
+
+    @property
+    def gain(self) -> float | None:
+        """How many times as good the best plan is as the baseline, above 1 for better; None where one is missing."""
+        best = None if self.best is None else self.best.value(self.by)
+        base = None if self.baseline is None else self.baseline.value(self.by)
+        if not best or not base:
+            return None
+        return best / base if self.by.higher else base / best
+
+    @property
+    def has_defects(self) -> bool:
+        """Whether a plan failed by a fault of the simulator."""
+        return any(row.is_defect for row in self.rows)
+
+    def frame(self) -> pd.DataFrame:
+        """Return a row a plan: those simulated, best first, then those that can't run, with ``kind`` and ``reason``."""
+        import pandas as pd
+
+        return pd.DataFrame(search_files.table(self))
+
+
+# --------------------------------------------------------------------------------------------------------- search
+
+
+def search(
+    scenario: Scenario | Mapping[str, Any] | str | PathLike[str],
+    *,
+    nodes: int = 1,
+    gpus: int | None = None,
+    by: str = "throughput",
+    only: Mapping[str, Sequence[int]] | None = None,
+    fewer: bool | None = None,
+    screen: int | None = None,
+    finalists: int = FINALISTS,
+    workers: int | None = None,
+    executor: Executor | None = None,
+    out: str | PathLike[str] | None = None,
+    overwrite: bool = False,
+    progress: Progress = lambda done, total, name: None,
+    trace: Trace | None = None,
+) -> SearchResult:
+    """Find the best parallel plan of a scenario's model on given nodes.
+
+    Parameters
+    ----------
+    scenario
+        Everything but the layout: requests, model, one pool with its node type or accelerator, engine, objectives.
+    nodes
+        Nodes of the pool's type.
+    gpus
+        GPUs, for a pool that names no node type: they count as one node. With a node type: that many of one node.
+    by
+        One of `TARGETS`: ``goodput`` (needs objectives), ``throughput``, ``cost`` (needs ``price_per_gpu_hour``),
+        ``energy``, or a latency such as ``ttft_p99``.
+    only
+        Allowed sizes by dimension (``tp``, ``pp`` ...), and ``replicas``.
+    fewer
+        Whether a plan may leave GPUs idle; None: for ``cost`` and ``energy`` only.
+    screen
+        Requests of the prefix on which plans are screened; 0: every plan runs on all requests; None: 0, or
+        `SCREEN_REQUESTS` where the trace has more than `SCREEN_ABOVE`.
+    finalists
+        Plans of the screening that run on all requests; the baseline always does.
+    workers, executor
+        As `simulator.studies.workers.run_tasks`; the result doesn't depend on them.
+    out
+        Directory for ``plans.csv``, ``search.json`` and ``best.yaml``; None: nothing is written.
+    overwrite
+        Replace an earlier search there.
+    progress
+        Told of each simulation that ended.
+    trace
+        Requests in place of the scenario's, filtered as it says.
+
+    Returns
+    -------
+    SearchResult
+        Also after Ctrl-C, with what was done until then.
+
+    Raises
+    ------
+    InputError
+        For bad input, or if no plan can run: why, and the nearest choice that would do.
+    """
+    begun = time.perf_counter()
+    base = _scenario(scenario)
+    wanted = target(by)
+    place = None if out is None else search_files.check_dir(Path(out), overwrite=overwrite)
+    _check_given(base, wanted, finalists, screen)
+    base = _with_args(base)
+    model, budget = load_model(base.model), budget_of(base, nodes, gpus)
+    requests = len(load_trace(base, trace))
+    wide = wanted.must_sustain if fewer is None else fewer
+    every, refused = prune(base, model, budget, enumerate_plans(model, budget, only=only, fewer=wide))
+    if not every:
+        raise InputError(refusal(base, model, budget, refused))
+    guide = _baseline(base, model, budget)
+    feasible = dict(every)
+    if guide is not None:
+        feasible.setdefault(*guide)
+    evaluation = _Evaluation(feasible, trace, workers, executor, progress)
+    rows, stages, interrupted = _in_stages(
+        evaluation, None if guide is None else guide[0], wanted, requests, screen, finalists
+    )
+    ranked = rank([row for row in rows if row.plan in dict(every)], wanted)
+    base_row = next((row for row in rows if guide is not None and row.plan == guide[0]), None)
+    notes = _notes(ranked, wanted)
+    if base.cluster.pools[0].parallel != Parallel() or base.cluster.pools[0].replicas != 1:
+        notes.append("the layout and the number of replicas that the scenario gives were not used: they are searched")
+    if trace is not None:
+        notes.append("the requests were given to search(), not by the scenario: best.yaml does not name them")
+    result = SearchResult(
+        model=model.name,
+        budget=budget,
+        by=wanted,
+        rows=tuple(ranked),
+        baseline=base_row,
+        infeasible=tuple(refused),
+        best_scenario=None,
+        stages=tuple(stages),
+        notes=tuple(notes),
+        interrupted=interrupted,
+        took_s=time.perf_counter() - begun,
+    )
+    if result.best is not None:
+        result = replace(result, best_scenario=feasible[result.best.plan].scenario)
+    elif not interrupted and not result.has_defects:
+        raise InputError(_no_figure(wanted, ranked))
+    if place is not None:
+        search_files.write(result, place)
+    return result
+
+
+def _scenario(given: Scenario | Mapping[str, Any] | str | PathLike[str]) -> Scenario:
+    if isinstance(given, Scenario):
+        return given
+    return Scenario.from_yaml(Path(given)) if isinstance(given, str | PathLike) else Scenario.from_mapping(given)
+
+
+def _with_args(base: Scenario) -> Scenario:
+    """Write the engine's own flags as the keys that they are names of, so that none sets a layout again."""
+    data = base.to_mapping()
+    if base.cluster.pools[0].engine.args:
+        expand_args(data["cluster"]["pools"][0], 0)
+    return Scenario.from_mapping(data)
+
+
+def _check_given(base: Scenario, by: Target, finalists: int, screen: int | None) -> None:
+    pools = base.cluster.pools
+    if len(pools) != 1:
+        raise InputError(f"search plans one pool, and the scenario has {len(pools)}; leave one in cluster.pools")
+    if finalists < 1:
+        raise InputError(f"finalists must be at least 1, got {finalists}")
+    if screen is not None and screen < 0:
+        raise InputError(f"screen must be at least 0 requests, got {screen}")
+    if by.name == "cost" and pools[0].price_per_gpu_hour is None:
+        raise InputError(f"a search by cost needs a price: give {POOL}.price_per_gpu_hour (--price)")
+    slos = base.objectives
+    if by.name == "goodput" and not slos.classes and not any((slos.ttft_s, slos.tpot_s, slos.itl_s, slos.e2e_s)):
+        raise InputError(
+            "a search by goodput needs objectives: give one of --ttft, --tpot, --itl, --e2e (objectives.ttft_s ...)"
+        )
+
+
+def budget_of(base: Scenario, nodes: int, gpus: int | None) -> Budget:
+    """Return the GPUs that there are; parameters as `search`.
+
+    Raises
+    ------
+    InputError
+        If they don't go together.
+    """
+    from hardware_profiles import load_accelerator, load_node
+
+    pool = base.cluster.pools[0]
+    for name, value in (("nodes", nodes), ("gpus", gpus)):
+        if value is not None and value < 1:
+            raise InputError(f"search: {name} must be at least 1, got {value}")
+    if pool.node is None:
+        name = load_accelerator(pool.accelerator or DEFAULT_ACCELERATOR).name
+        if gpus is None:
+            raise InputError("on how many GPUs? name a node type with --node (and --nodes), or give --gpus")
+        if nodes != 1:
+            raise InputError("nodes of which type? name it with --node, or give --gpus alone for one node of that many")
+        return Budget(1, gpus, f"node of {gpus} {name}")
+    node = load_node(pool.node)
+    if gpus is None:
+        return Budget(nodes, node.gpus, node.name)
+    if nodes != 1 or gpus > node.gpus:
+        raise InputError(
+            f"--gpus {gpus} with nodes of {node.gpus} GPUs ({node.name}): give --nodes for whole nodes, or at most "
+            f"{node.gpus} GPUs of one"
+        )
+    return Budget(1, gpus, node.name if gpus == node.gpus else f"part of a {node.name} with {gpus} GPUs")
+
+
+def _baseline(base: Scenario, model: ModelSpec, budget: Budget) -> tuple[Plan, Resolved] | None:
+    """Return the guides' plan of the whole space, resolved; None: it can't run."""
+    plain = [
+        plan
+        for plan in enumerate_plans(model, budget)
+        if all(size == 1 for name, size in plan.sizes if name not in ("tp", "pp"))
+    ]
+    feasible, _ = prune(base, model, budget, plain)
+    found = heuristic([plan for plan, _ in feasible])
+    return None if found is None else (found, dict(feasible)[found])
+
+
+# --------------------------------------------------------------------------------------------------------- stages
+
+
+@dataclass
+class _Evaluation:
+    """Simulates plans, and remembers how many."""
+
+    feasible: Mapping[Plan, Resolved]
+    trace: Trace | None
+    workers: int | None
+    executor: Executor | None
+    progress: Progress
+    done: int = 0
+    total: int = 0
+
+    def rows(self, plans: Sequence[Plan], limit: int | None) -> tuple[list[Row], bool]:
+        """Simulate plans on the first requests, or on all; return rows in the plans' order, and whether Ctrl-C came."""
+        tasks = [Task(_mapping(self.feasible[plan], limit), self.trace) for plan in plans]
+        outcomes: dict[int, Outcome] = {}
+        interrupted = False
+        try:
+            for place, outcome in run_tasks(evaluate, tasks, _died, workers=self.workers, executor=self.executor):
+                outcomes[place] = outcome
+                self.done += 1
+                self.progress(self.done, self.total, plans[place].text)
+        except KeyboardInterrupt:
+            interrupted = True
+        rows = []
+        for place, outcome in sorted(outcomes.items()):
+            plan = plans[place]
+            rows.append(
+                Row(
+                    plan,
+                    outcome.figures,
+                    self.feasible[plan].pools[0].memory.kv_tokens,
+                    outcome.failure,
+                    outcome.is_defect,
+                    screened_only=limit is not None,
+                )
+            )
+        return rows, interrupted
+
+
+def _mapping(resolved: Resolved, limit: int | None) -> dict[str, Any]:
+    data = resolved.scenario.to_mapping(everything=True)
+    if limit is not None:
+        data["workload"]["limit"] = limit
+    return data
+
+
+def _in_stages(
+    evaluation: _Evaluation, guide: Plan | None, by: Target, requests: int, screen: int | None, finalists: int
+) -> tuple[list[Row], list[str], bool]:
+    """Simulate all plans on all requests, or on a prefix and the best of them on all."""
+    plans = list(evaluation.feasible)
+    prefix = (SCREEN_REQUESTS if requests > SCREEN_ABOVE else 0) if screen is None else screen
+    kept = finalists + (guide is not None)
+    if not prefix or prefix >= requests or len(plans) <= kept:
+        evaluation.total = len(plans)
+        rows, interrupted = evaluation.rows(plans, None)
+        return rows, [f"{len(rows)} of {len(plans)} plans on all {requests:,} requests"], interrupted
+    evaluation.total = len(plans) + kept
+    screened, interrupted = evaluation.rows(plans, prefix)
+    stages = [f"screening: {len(screened)} of {len(plans)} plans on the first {prefix:,} of {requests:,} requests"]
+    if interrupted:
+        return screened, stages, True
+    best = [row.plan for row in rank(screened, by) if not row.failure][:finalists]
+    finals = [plan for plan in plans if plan in best or plan == guide]
+    evaluation.total = len(plans) + len(finals)
+    final, interrupted = evaluation.rows(finals, None)
+    stages.append(f"final: {len(final)} of {len(finals)} plans on all {requests:,} requests")
+    done = {row.plan for row in final}
+    return [*final, *(row for row in screened if row.plan not in done)], stages, interrupted
+
+
+def _notes(ranked: Sequence[Row], by: Target) -> list[str]:
+    """Return what to know of a ranking."""
+    told = [row for row in ranked if not row.failure]
+    notes = []
+    if by.name == "throughput" and told and not any(row.figures["overloaded"] for row in told):
+        notes.append(
+            "no plan was overloaded: each served what arrived, and throughput tells them apart by the tail of the run "
+            "only; scale the load up (--rate-scale), use a closed loop (--clients), or search by goodput or a latency"
+        )
+    if by.must_sustain and told and not any(sustains(row) for row in told):
+        notes.append(
+            "no plan sustains the load"
+            + (
+                f" (objectives met by at least {MIN_ATTAINMENT:.0%} of requests)"
+                if told[0].figures["attainment"]
+                else ""
+            )
+            + f": the best by {by.name} is the cheapest that is too small"
+        )
+    if by.must_serve and told and all(row.figures["unserved"] for row in told):
+        notes.append("every plan leaves requests unserved; figures are of those that were served")
+    return notes
+
+
+def _no_figure(by: Target, rows: Sequence[Row]) -> str:
+    failures = sorted({row.failure for row in rows if row.failure})
+    if failures:
+        return f"none of {len(rows)} plans could be simulated: {failures[0]}"
+    return (
+        f"no plan has a figure for {by.name!r}: "
+        + ("the runs report no energy" if by.name == "energy" else "no request was served by any of them")
+        + f" ({len(rows)} plans were simulated); search by another target"
+    )
+
+
+__all__ = [
+    "TARGETS",
+    "Outcome",
+    "Row",
+    "SearchResult",
+    "Target",
+    "Task",
+    "budget_of",
+    "evaluate",
+    "figures_of",
+    "rank",
+    "search",
+    "sustains",
+    "target",
+]

@@ -1,0 +1,123 @@
+"""What a search leaves in a directory: ``plans.csv``, ``search.json`` and ``best.yaml``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from simulator.errors import InputError
+from simulator.studies.plan_space import Plan, count_by_kind, dimensions
+
+if TYPE_CHECKING:
+    from simulator.studies.search import Row, SearchResult
+
+SCHEMA_VERSION = 1
+PLANS = "plans.csv"
+SEARCH = "search.json"
+BEST = "best.yaml"
+OWN_FILES = frozenset({PLANS, SEARCH, BEST})
+
+
+def table(result: SearchResult) -> list[dict[str, Any]]:
+    """Return a row a plan: those simulated, best first, then those that can't run.
+
+    ``rank`` (null where there is no figure), ``plan``, a column a dimension, ``replicas``, ``gpus``, ``baseline``,
+    ``screened_only``, ``kv_tokens`` and the figures; ``kind`` and ``reason`` say why there are none.
+    """
+    rows = [_simulated(result, row, place) for place, row in enumerate(result.rows, 1)]
+    if result.baseline is not None and all(row.plan != result.baseline.plan for row in result.rows):
+        rows.append(_simulated(result, result.baseline, None))
+    columns: dict[str, None] = {}
+    for found in rows:
+        columns.update(dict.fromkeys(found))
+    for each in result.infeasible:
+        rows.append({"rank": None, **_layout(each.plan), "kind": each.kind, "reason": each.reason})
+        columns.update(dict.fromkeys(rows[-1]))
+    return [{column: row.get(column) for column in columns} for row in rows]
+
+
+def _simulated(result: SearchResult, row: Row, place: int | None) -> dict[str, Any]:
+    return {
+        "rank": None if row.value(result.by) is None else place,
+        **_layout(row.plan),
+        "baseline": result.baseline is not None and row.plan == result.baseline.plan,
+        "screened_only": row.screened_only,
+        "kv_tokens": row.kv_tokens,
+        "kind": "failed" if row.failure else None,
+        "reason": row.failure or None,
+        **row.figures,
+    }
+
+
+def _layout(plan: Plan) -> dict[str, Any]:
+    sizes = {each.name: plan.by_name[each.name] for each in dimensions()}
+    return {"plan": plan.text, "replicas": plan.replicas, **sizes, "gpus": plan.gpus}
+
+
+def check_dir(place: Path, *, overwrite: bool) -> Path:
+    """Return the directory, absolute, if a search may be written there; for a check before a long search.
+
+    Raises
+    ------
+    InputError
+        If it is a file, can't be made, or holds anything but an earlier search that may be replaced.
+    """
+    place = place.expanduser().resolve()
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        names = {entry.name for entry in place.iterdir()}
+    except OSError as error:
+        raise InputError(f"cannot write to {place}: {error.strerror}; choose another directory") from error
+    if names - OWN_FILES:
+        what = ", ".join(sorted(names - OWN_FILES)[:3])
+        raise InputError(f"cannot write to {place}: it holds other files ({what}); choose another directory")
+    if names and not overwrite:
+        raise InputError(
+            f"cannot write to {place}: it holds an earlier search; choose another directory or overwrite it "
+            "(--overwrite)"
+        )
+    return place
+
+
+def write(result: SearchResult, place: Path) -> None:
+    """Write a search to a directory that `check_dir` returned."""
+    rows = table(result)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else ["plan"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    (place / PLANS).write_text(text.getvalue(), encoding="utf-8")
+    details = json.dumps(described(result), indent=2, ensure_ascii=False, allow_nan=False)
+    (place / SEARCH).write_text(details + "\n", encoding="utf-8")
+    best = place / BEST
+    if result.best_scenario is None:
+        best.unlink(missing_ok=True)
+    else:
+        best.write_text(result.best_scenario.to_yaml(), encoding="utf-8")
+
+
+def described(result: SearchResult) -> Mapping[str, Any]:
+    """Return a search as plain data; only ``took_s`` differs between two searches of the same."""
+    best, baseline = result.best, result.baseline
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "model": result.model,
+        "nodes": result.budget.nodes,
+        "node": result.budget.node,
+        "gpus": result.budget.gpus,
+        "by": {"target": result.by.name, "figure": result.by.figure, "unit": result.by.unit},
+        "best": None if best is None else {"plan": best.plan.text, "value": best.value(result.by)},
+        "baseline": None if baseline is None else {"plan": baseline.plan.text, "value": baseline.value(result.by)},
+        "gain_over_baseline": result.gain,
+        "stages": list(result.stages),
+        "notes": list(result.notes),
+        "interrupted": result.interrupted,
+        "infeasible": count_by_kind(result.infeasible),
+        "plans": table(result),
+        "scenario": None if result.best_scenario is None else result.best_scenario.to_mapping(everything=True),
+        "took_s": result.took_s,
+    }

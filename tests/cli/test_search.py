@@ -1,0 +1,84 @@
+"""``simulate search`` at the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from simulator.studies import search as module
+from simulator.studies.search import Outcome, Task
+from tests.cli.conftest import Cli, one_line
+
+NODE = ("--node", "hgx-h200", "--gpus", "4", "--workers", "1")
+
+
+def test_it_prints_the_best_plan_with_the_heuristic_beside(cli: Cli, tmp_path: Path) -> None:
+    said = cli("search", "trace.csv", *NODE, "--by", "tpot_mean", "--out", "found")
+    assert said.code == 0
+    first = said.out.splitlines()[0]
+    assert first.startswith("llama-3.1-8b on part of a hgx-h200 with 4 GPUs: best by tpot_mean is 1 x (tp 4): ")
+    assert first.endswith("it is the heuristic plan.")
+    assert "TPOT" in said.out and "heuristic" in said.out
+    assert {path.name for path in (tmp_path / "found").iterdir()} == {"plans.csv", "search.json", "best.yaml"}
+    again = cli("run", "--scenario", "found/best.yaml", "-q")
+    assert again.code == 0
+
+
+def test_all_lists_every_plan_that_can_not_run(cli: Cli) -> None:
+    said = cli("search", "trace.csv", "--model", "llama-3.1-70b", *NODE, "--by", "e2e_mean", "--all")
+    assert said.code == 0
+    assert "Can't run" in said.out
+    assert "4 x (tp 1): memory: llama-3.1-70b does not fit on h200 with tp=1 pp=1" in " ".join(said.out.split())
+    short = cli("search", "trace.csv", "--model", "llama-3.1-70b", *NODE, "--by", "e2e_mean")
+    assert "--all lists them" in short.out and "does not fit" not in short.out
+
+
+def test_no_feasible_plan_is_exit_code_2_with_what_would_do(cli: Cli) -> None:
+    said = one_line(cli("search", "trace.csv", "--model", "llama-3.1-405b", "--node", "dgx-h100"))
+    assert said.startswith("no plan of llama-3.1-405b can run on 1 x dgx-h100 (8 GPUs)")
+    assert said.endswith("2 x dgx-h100 would do (1 x (tp 8, pp 2))")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("search",), "which requests? name a trace"),
+        (("search", "trace.csv"), "on how many GPUs? name a node type with --node"),
+        (("search", "trace.csv", *NODE, "--by", "speed"), "unknown target 'speed'"),
+        (("search", "trace.csv", *NODE, "--only", "tp"), "--only tp: write a dimension and whole numbers"),
+        (("search", "trace.csv", *NODE, "--only", "tp=0"), "--only tp=0: write a dimension and whole numbers"),
+        (("search", "trace.csv", *NODE, "--tp", "4"), "unknown option --tp"),
+    ],
+)
+def test_misuse_is_bad_input_in_one_line(cli: Cli, arguments: tuple[str, ...], words: str) -> None:
+    assert one_line(cli(*arguments)).startswith(words)
+
+
+def test_an_interrupted_search_ends_with_130_and_prints_what_it_has(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, calls = module.evaluate, []
+
+    def evaluate(task: Task) -> Outcome:
+        calls.append(task)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(task)
+
+    monkeypatch.setattr(module, "evaluate", evaluate)
+    said = cli("search", "trace.csv", *NODE, "--by", "e2e_mean", "--out", "found")
+    assert said.code == 130
+    assert said.out.startswith("INTERRUPTED")
+    assert Path("found/plans.csv").exists()
+
+
+def test_a_failed_plan_is_exit_code_1_and_the_rest_is_printed(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = module.evaluate
+
+    def evaluate(task: Task) -> Outcome:
+        tp = task.scenario["cluster"]["pools"][0]["parallel"]["tp"]
+        return Outcome(failure="it broke", is_defect=True) if tp == 2 else real(task)
+
+    monkeypatch.setattr(module, "evaluate", evaluate)
+    said = cli("search", "trace.csv", *NODE, "--by", "e2e_mean")
+    assert said.code == 1
+    assert "it broke" in said.out and "best by e2e_mean" in said.out

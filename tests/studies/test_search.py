@@ -1,0 +1,258 @@
+"""Searches: ranking, determinism, screening, interruption, failures."""
+
+from __future__ import annotations
+
+import csv
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import simulator
+from simulator import Scenario, run, search
+from simulator.errors import InputError
+from simulator.studies import search as module
+from simulator.studies.plan_space import Plan
+from simulator.studies.search import TARGETS, Outcome, Row, Task, rank, target
+from workloads import Trace, generate
+
+
+def trace(requests: int = 60) -> Trace:
+    return generate(
+        "poisson", rate=20, requests=requests, prompt="constant:value=300", output="constant:value=40", seed=1
+    )
+
+
+def scenario(**more: Any) -> Scenario:
+    pool = {"node": "hgx-h200", "price_per_gpu_hour": 3.0, **more.pop("pool", {})}
+    params = {"requests": 60, "rate": 20, "prompt": "constant:value=300", "output": "constant:value=40", "seed": 1}
+    workload = {"generator": {"kind": "poisson", "params": params}}
+    return Scenario.from_mapping({"model": "llama-3.1-8b", "workload": workload, "cluster": {"pools": [pool]}, **more})
+
+
+FOUR = {"gpus": 4, "workers": 1}
+
+
+def row(replicas: int = 1, tp: int = 1, **figures: Any) -> Row:
+    full = {"unserved": 0, "overloaded": False, "attainment": None, "e2e_s_mean": 1.0, **figures}
+    return Row(Plan((("tp", tp), ("pp", 1), ("ep", 1)), replicas), full, 1000)
+
+
+# -------------------------------------------------------------------------------------------------------- ranking
+
+
+def test_more_is_better_for_throughput_and_less_for_latency() -> None:
+    fast, slow = row(tp=1, output_tokens_per_s=9.0, ttft_s_p99=0.2), row(tp=2, output_tokens_per_s=5.0, ttft_s_p99=0.1)
+    assert rank([slow, fast], TARGETS["throughput"]) == [fast, slow]
+    assert rank([fast, slow], target("ttft_p99")) == [slow, fast]
+
+
+def test_equal_figures_are_ranked_by_latency_then_gpus_then_sizes() -> None:
+    a = row(replicas=1, tp=4, output_tokens_per_s=5.0, e2e_s_mean=2.0)
+    b = row(replicas=4, tp=1, output_tokens_per_s=5.0, e2e_s_mean=1.0)
+    c = row(replicas=1, tp=2, output_tokens_per_s=5.0, e2e_s_mean=1.0)
+    d = row(replicas=2, tp=1, output_tokens_per_s=5.0, e2e_s_mean=1.0)
+    for given in ([a, b, c, d], [d, c, b, a]):
+        assert rank(given, TARGETS["throughput"]) == [d, c, b, a]
+
+
+def test_a_plan_that_is_cheap_because_it_is_too_small_comes_after_those_that_sustain_the_load() -> None:
+    small = row(tp=1, cost_per_million_output_tokens=1.0, overloaded=True)
+    enough = row(tp=2, cost_per_million_output_tokens=2.0)
+    refusing = row(tp=4, cost_per_million_output_tokens=0.5, unserved=3)
+    assert rank([small, refusing, enough], TARGETS["cost"]) == [enough, small, refusing]
+    missing = row(tp=1, cost_per_million_output_tokens=1.0, attainment=0.89)
+    meeting = row(tp=2, cost_per_million_output_tokens=2.0, attainment=0.9)
+    assert rank([missing, meeting], TARGETS["cost"]) == [meeting, missing]
+
+
+def test_failures_and_missing_figures_come_last() -> None:
+    failed = replace(row(tp=8), figures={}, failure="it broke")
+    empty, good = row(tp=4, goodput_requests_per_s=None), row(tp=2, goodput_requests_per_s=0.0)
+    screened = replace(row(tp=1, goodput_requests_per_s=9.0), screened_only=True)
+    assert rank([failed, empty, screened, good], TARGETS["goodput"]) == [good, empty, screened, failed]
+
+
+@pytest.mark.parametrize("name", ["ttft_p99", "ttft-p99", "ttft_s_p99"])
+def test_a_latency_is_understood_however_it_is_written(name: str) -> None:
+    assert target(name).figure == "ttft_s_p99"
+
+
+def test_an_unknown_target_names_the_nearest() -> None:
+    with pytest.raises(InputError, match="unknown target 'goodputt'; did you mean 'goodput'"):
+        target("goodputt")
+
+
+# --------------------------------------------------------------------------------------------------------- search
+
+
+def test_the_best_plan_is_the_best_of_its_runs_one_by_one(tmp_path: Path) -> None:
+    found = search(scenario(), by="e2e_mean", **FOUR, out=tmp_path / "out")
+    assert found.best is not None and found.best_scenario is not None
+    figures = {each.plan: run(scenario().updated(each.plan.changes())).summary["e2e_s"]["mean"] for each in found.rows}
+    assert figures[found.best.plan] == min(figures.values())
+    assert [figures[each.plan] for each in found.rows] == sorted(figures.values())
+    assert {each.value(found.by) for each in found.rows} == set(figures.values())
+    again = run(tmp_path / "out" / "best.yaml").summary["e2e_s"]["mean"]
+    assert again == found.best.value(found.by)
+
+
+def test_processes_and_threads_and_this_process_find_the_same(tmp_path: Path) -> None:
+    texts = []
+    for name, how in (("one", {"workers": 1}), ("two", {"workers": 2}), ("pool", {"executor": ThreadPoolExecutor(3)})):
+        found = search(scenario(), by="throughput", gpus=4, out=tmp_path / name, **how)
+        details = json.loads((tmp_path / name / "search.json").read_text())
+        details.pop("took_s")
+        texts.append(((tmp_path / name / "plans.csv").read_text(), details, found.rows))
+    assert texts[0] == texts[1] == texts[2]
+
+
+def test_the_heuristic_stands_beside_and_the_gain_is_over_it() -> None:
+    found = search(scenario(), by="e2e_mean", **FOUR)
+    assert found.baseline is not None and found.baseline.plan.text == "1 x (tp 4)"
+    assert found.best is not None and found.gain is not None
+    assert found.gain == found.baseline.value(found.by) / found.best.value(found.by)  # type: ignore[operator]
+    assert found.gain >= 1
+
+
+def test_the_heuristic_is_simulated_even_where_only_other_plans_are_wanted() -> None:
+    found = search(scenario(), by="throughput", only={"tp": [1]}, **FOUR)
+    assert found.baseline is not None and found.baseline.plan.text == "1 x (tp 4)"
+    assert all(each.plan.by_name["tp"] == 1 for each in found.rows)
+    assert found.frame()["baseline"].sum() == 1
+
+
+def test_cost_prefers_few_gpus_and_only_of_those_that_sustain_the_load() -> None:
+    found = search(scenario(), by="cost", only={"tp": [1], "pp": [1]}, **FOUR)
+    assert [each.plan.replicas for each in found.rows] == [1, 2, 3, 4]
+    assert found.best is not None and not found.best.figures["overloaded"]
+    assert search(scenario(), by="cost", only={"tp": [1], "pp": [1]}, fewer=False, **FOUR).rows[0].plan.replicas == 4
+
+
+def test_goodput_is_that_of_the_objectives() -> None:
+    found = search(scenario(objectives={"ttft_s": 10.0}), by="goodput", only={"tp": [4]}, **FOUR)
+    assert found.best is not None and found.best.figures["attainment"] == 1.0
+
+
+def test_given_requests_are_searched_as_the_scenario_filters_them() -> None:
+    base = Scenario.from_mapping({"workload": {"limit": 10}, "cluster": {"pools": [{"node": "hgx-h200"}]}})
+    found = search(base, trace=trace(), only={"tp": [4], "pp": [1]}, **FOUR)
+    assert found.rows[0].figures["finished"] == 10
+    assert any("not by the scenario" in note for note in found.notes)
+
+
+def test_a_layout_that_the_scenario_gives_is_noted_as_not_used() -> None:
+    base = scenario(pool={"parallel": {"tp": 2}, "engine": {"name": "vllm@0.19", "args": {"max-num-seqs": 7}}})
+    found = search(base, only={"tp": [1], "pp": [1]}, **FOUR)
+    assert any("were not used" in note for note in found.notes)
+    assert found.best_scenario is not None
+    assert found.best_scenario.cluster.pools[0].engine.max_num_seqs == 7
+    assert found.best_scenario.cluster.pools[0].parallel.tp == 1
+
+
+# ------------------------------------------------------------------------------------------- screening, interrupts
+
+
+def test_screening_keeps_the_finalists_and_says_so() -> None:
+    found = search(scenario(), by="e2e_mean", screen=20, finalists=2, **FOUR)
+    whole = [each for each in found.rows if not each.screened_only]
+    assert found.stages == (
+        f"screening: {len(found.rows)} of {len(found.rows)} plans on the first 20 of 60 requests",
+        f"final: {len(whole)} of {len(whole)} plans on all 60 requests",
+    )
+    assert len(whole) in (2, 3)  # the heuristic may be among the finalists
+    assert [each.screened_only for each in found.rows] == sorted(each.screened_only for each in found.rows)
+    assert all(each.figures["finished"] == (20 if each.screened_only else 60) for each in found.rows)
+    assert found.baseline is not None and not found.baseline.screened_only
+
+
+def test_an_interrupted_search_keeps_what_was_done(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    done: list[Task] = []
+
+    def evaluate(task: Task) -> Outcome:
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(task)
+        return Outcome({"output_tokens_per_s": float(len(done)), "overloaded": True, "unserved": 0})
+
+    monkeypatch.setattr(module, "evaluate", evaluate)
+    found = search(scenario(), by="throughput", **FOUR, out=tmp_path / "out")
+    assert found.interrupted
+    assert [each.value(found.by) for each in found.rows] == [2.0, 1.0]
+    rows = list(csv.DictReader((tmp_path / "out" / "plans.csv").read_text().splitlines()))
+    assert [each["rank"] for each in rows if each["rank"]] == ["1", "2"]
+    assert json.loads((tmp_path / "out" / "search.json").read_text())["interrupted"] is True
+
+
+def test_a_plan_that_fails_is_told_with_its_reason_and_does_not_lose_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(scenario: Any, **_: Any) -> Any:
+        if scenario["cluster"]["pools"][0]["parallel"]["tp"] == 2:
+            raise ZeroDivisionError("by nothing")
+        return run(scenario)
+
+    monkeypatch.setattr(simulator.runner, "run", broken)
+    found = search(scenario(), by="throughput", **FOUR)
+    failed = [each for each in found.rows if each.failure]
+    assert {each.plan.by_name["tp"] for each in failed} == {2}
+    assert {each.failure for each in failed} == {"a defect of the simulator: ZeroDivisionError: by nothing"}
+    assert found.has_defects and found.best is not None
+    assert found.rows[-1].failure and not found.rows[0].failure
+
+
+def test_if_every_plan_fails_for_bad_input_the_search_does() -> None:
+    with pytest.raises(InputError, match=r"plans could be simulated: .*the trace has no class 'gold'"):
+        search(scenario(objectives={"classes": {"gold": {"ttft_s": 1.0}}}), by="goodput", **FOUR)
+
+
+# --------------------------------------------------------------------------------------------------------- misuse
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ({"by": "goodput"}, "a search by goodput needs objectives"),
+        ({"nodes": 0}, "nodes must be at least 1, got 0"),
+        ({"gpus": 9}, "--gpus 9 with nodes of 8 GPUs"),
+        ({"nodes": 2, "gpus": 8}, "--gpus 8 with nodes of 8 GPUs"),
+        ({"finalists": 0}, "finalists must be at least 1"),
+        ({"screen": -1}, "screen must be at least 0"),
+        ({"workers": 0}, "workers must be at least 1"),
+        ({"only": {"tp": [3]}}, "is among those that 'only' allows"),
+    ],
+)
+def test_bad_input_is_refused_with_a_reason(how: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        search(scenario(), **how)
+
+
+def test_a_search_by_cost_needs_a_price() -> None:
+    with pytest.raises(InputError, match="a search by cost needs a price"):
+        search(scenario(pool={"price_per_gpu_hour": None}), by="cost", **FOUR)
+
+
+def test_gpus_without_a_node_type_need_a_number() -> None:
+    with pytest.raises(InputError, match="on how many GPUs"):
+        search(scenario(pool={"node": None, "accelerator": "h200"}))
+    found = search(scenario(pool={"node": None, "accelerator": "h200"}), gpus=2, workers=1, only={"pp": [1]})
+    assert {each.plan.gpus for each in found.rows} == {2}
+
+
+def test_two_pools_are_refused() -> None:
+    two = Scenario.from_mapping({"cluster": {"pools": [{"name": "a"}, {"name": "b"}]}})
+    with pytest.raises(InputError, match="search plans one pool, and the scenario has 2"):
+        search(two, gpus=2)
+
+
+def test_a_directory_with_other_files_is_never_written_to(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("x")
+    with pytest.raises(InputError, match=r"it holds other files \(mine.txt\)"):
+        search(scenario(), out=tmp_path, **FOUR)
+    search(scenario(), only={"tp": [4]}, out=tmp_path / "new", **FOUR)
+    with pytest.raises(InputError, match="it holds an earlier search"):
+        search(scenario(), only={"tp": [4]}, out=tmp_path / "new", **FOUR)
+    search(scenario(), only={"tp": [4]}, out=tmp_path / "new", overwrite=True, **FOUR)

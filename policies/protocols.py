@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, ClassVar, Protocol
 
@@ -192,6 +192,16 @@ class RequestView(Protocol):
     def preemptions(self) -> int:
         """How often it was preempted so far."""
         ...
+
+
+def urgency(request: RequestView) -> tuple[int, float, int]:
+    """Return a request's place by priority, then arrival: the smallest is the most urgent."""
+    return request.priority, request.arrival_s, request.request_id
+
+
+def least_urgent(requests: Iterable[RequestView]) -> RequestView:
+    """Return the request of the largest priority number, of several the one that arrived last. O(n)."""
+    return max(requests, key=urgency)
 
 
 class WaitingView(Protocol):
@@ -537,10 +547,14 @@ class BatchingPolicy(Policy):
     Class attributes
     ----------------
     queueing
-        Name of the queueing policy used where the scenario names none.
+        Name of the queueing policy used where the scenario names none. An instance whose parameters need another sets
+        it in `reset`; the scenario can't name a third then.
     admits_in_order
         True if a request never starts before one that stands before it in the waiting queue. The engine then
         knows that an arrival behind a blocked request changes nothing.
+    preempts_for_waiting
+        True if it may preempt a running request to make room for one that waits: an arrival then matters although all
+        places are taken. An instance whose parameters decide that sets it in `reset`.
     repeats_admissions
         True if `stable_steps` is to be asked of a step that admitted requests too: whether the next one would go on
         with the same chunks of them and admit nobody.
@@ -554,6 +568,7 @@ class BatchingPolicy(Policy):
     kind: ClassVar[str] = "batching"
     queueing: ClassVar[str] = "fcfs"
     admits_in_order: ClassVar[bool] = False
+    preempts_for_waiting: ClassVar[bool] = False
     repeats_admissions: ClassVar[bool] = False
     supports_pipeline: ClassVar[bool] = True
     defaults: ClassVar[Mapping[str, Any]] = {}

@@ -178,7 +178,9 @@ def _resolve_pool(pool: Pool, index: int, model: ModelSpec) -> ResolvedPool:
     if engine is not None:
         data["engine"]["version"] = engine.version
     data["batching"] = _full_policy("batching", batching)
-    data["queueing"] = _full_policy("queueing", data.get("queueing") or {"name": policy.queueing})
+    data["queueing"] = _full_policy(
+        "queueing", {**(data.get("queueing") or {}), "name": _queueing(pool, batching, index)}
+    )
     data["kv_eviction"] = _full_policy("kv_eviction", data["kv_eviction"])
     data["dtypes"].setdefault("kv", model.base_dtype)
     notes = list(defaults.notes)
@@ -234,7 +236,27 @@ def _batching(pool: Pool, engine: Engine | None, defaults: EngineDefaults) -> di
     own = DEFAULT_POLICY if engine is None else engine.policy
     name = own if pool.batching is None else pool.batching.name
     params = {} if pool.batching is None else dict(pool.batching.params)
+    if (
+        pool.queueing is not None
+        and pool.queueing.name == "priority"
+        and "priority_preemption" in {f.name for f in fields(registry.resolve("batching", name))}
+    ):
+        params.setdefault("priority_preemption", True)  # an engine's queue by priority means this too
     return {"name": name, "params": {**defaults.policy_params, **params} if name == own else params}
+
+
+def _queueing(pool: Pool, batching: Mapping[str, Any], index: int) -> str:
+    """Return the queueing policy: the scenario's, else the batching policy's, which its parameters may decide."""
+    policy = registry.make("batching", batching["name"], batching["params"])
+    assert isinstance(policy, BatchingPolicy)
+    if pool.queueing is None:
+        return policy.queueing
+    if policy.queueing not in (type(policy).queueing, pool.queueing.name):
+        raise InputError(
+            f"cluster.pools.{index}.queueing: batching policy {policy.name!r} with these parameters needs the queueing "
+            f"policy {policy.queueing!r}, got {pool.queueing.name!r}; leave 'queueing' out, or change the parameters"
+        )
+    return pool.queueing.name
 
 
 def _limits(pool: Pool, engine: Engine | None, defaults: EngineDefaults, batching: Mapping[str, Any]) -> dict[str, Any]:

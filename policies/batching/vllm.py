@@ -6,7 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from policies.protocols import UNBOUNDED, BatchingPolicy, ReplicaView, RequestView, StepPlan, param
+from policies.protocols import (
+    UNBOUNDED,
+    BatchingPolicy,
+    ReplicaView,
+    RequestView,
+    StepPlan,
+    least_urgent,
+    param,
+    urgency,
+)
 
 
 @dataclass
@@ -25,6 +34,10 @@ class Vllm(BatchingPolicy):
     with the watermark, exceed all of memory is refused, as vLLM ignores it. The watermark is not kept for a
     swap-in if nothing runs, where vLLM would wait for ever.
 
+    With ``priority_preemption`` (vLLM 0.6.3 and later, ``--scheduling-policy priority``) the least urgent request is
+    preempted first, and if nobody could be admitted, running requests that are less urgent than the first waiting one
+    are preempted until that one would fit, so that the next step admits it.
+
     Not modelled: vLLM asks for a free block for every decode, even one that needs none this step; pipeline
     stages with queues of their own; ``delay_factor``; beam search and n > 1.
     """
@@ -32,7 +45,8 @@ class Vllm(BatchingPolicy):
     name: ClassVar[str] = "vllm"
     source: ClassVar[str] = (
         "Kwon et al., Efficient Memory Management for LLM Serving with PagedAttention, SOSP 2023; vLLM 0.5:"
-        " vllm/core/scheduler.py _schedule_default() (commit 0054e1f), vllm/core/block_manager_v1.py"
+        " vllm/core/scheduler.py _schedule_default() (commit 0054e1f), vllm/core/block_manager_v1.py; vLLM 0.6:"
+        " _schedule_priority_preemption()"
     )
     admits_in_order: ClassVar[bool] = True
     defaults: ClassVar[Mapping[str, Any]] = {
@@ -46,7 +60,16 @@ class Vllm(BatchingPolicy):
         "what becomes of a preempted request's KV: recomputed later, or swapped to host memory",
         choices=("recompute", "swap"),
     )
+    priority_preemption: bool = param(
+        False,
+        "preempt the least urgent first, and for a more urgent one that waits; needs the queueing policy 'priority'",
+    )
     watermark: float = param(0.01, "share of all blocks to stay free at an admission or swap-in", ge=0, le=1)
+
+    def reset(self) -> None:
+        """Ask for the queue by priority where running requests are preempted by it."""
+        if self.priority_preemption:
+            self.queueing, self.preempts_for_waiting = "priority", True  # type: ignore[misc]  # of this instance
 
     def refuses(self, request: RequestView, view: ReplicaView) -> str:
         """Refuse what doesn't fit below the watermark even in empty memory."""
@@ -63,12 +86,24 @@ class Vllm(BatchingPolicy):
         if plan.num_admitted:
             return
         swap = self.preemption_mode == "swap"
+        if self.priority_preemption and view.waiting:
+            self._make_room(view, plan, swap)
         while plan.decode_shortfall():
-            plan.preempt(view.youngest, swap=swap)
+            plan.preempt(least_urgent(view.running) if self.priority_preemption else view.youngest, swap=swap)
         if view.swapped and not plan.num_preempted:
             self._swap_in(view, plan)
         if view.num_decoding:
             plan.decode_all()
+
+    def _make_room(self, view: ReplicaView, plan: StepPlan, swap: bool) -> None:
+        """Preempt requests that are less urgent than the first waiting one, until that one would fit."""
+        first, kv, limits = view.waiting.first, view.kv, view.limits
+        need = -(-first.remaining_prefill // kv.block_size) + self._watermark_blocks(view)
+        while view.num_schedulable and (need > kv.free_blocks or view.num_running >= limits.max_num_seqs):
+            victim = least_urgent(view.running)
+            if urgency(victim) <= urgency(first):
+                return
+            plan.preempt(victim, swap=swap)
 
     def _watermark_blocks(self, view: ReplicaView) -> int:
         return int(self.watermark * view.kv.total_blocks)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ClassVar
 
-from policies.protocols import UNBOUNDED, BatchingPolicy, ReplicaView, RequestView, StepPlan, param
+from policies.protocols import UNBOUNDED, BatchingPolicy, ReplicaView, RequestView, StepPlan, least_urgent, param
 
 
 @dataclass
@@ -27,8 +27,13 @@ class VllmV1(BatchingPolicy):
     budget, which takes ``long_prefill_token_threshold`` or pipeline stages. There, too, a chunk that lacks
     blocks waits a step instead of preempting a younger decode.
 
-    Not modelled: the next chunk of a prompt while the one before it is in flight (pipeline parallelism),
-    priority preemption, encoder and speculative tokens, LoRA slots, remote KV.
+    With ``priority_preemption``, which vLLM's ``--scheduling-policy priority`` means beside the order of its queue, the
+    request of the largest priority number that arrived last is preempted instead. A waiting request preempts nobody,
+    however urgent. Where the victim would be one that this step computes already (vLLM takes it out of the step
+    again), the chunk that lacks blocks waits a step.
+
+    Not modelled: the next chunk of a prompt while the one before it is in flight (pipeline parallelism), encoder and
+    speculative tokens, LoRA slots, remote KV.
     """
 
     name: ClassVar[str] = "vllm-v1"
@@ -50,14 +55,25 @@ class VllmV1(BatchingPolicy):
     reserve_full_input: bool = param(
         True, "admit a request only if blocks for its whole input are free, not just for its first chunk"
     )
+    priority_preemption: bool = param(
+        False, "preempt the least urgent request, not the youngest; needs the queueing policy 'priority'"
+    )
     watermark: float = param(0.0, "share of all blocks to stay free at an admission while anything runs", ge=0, le=1)
+
+    def reset(self) -> None:
+        """Ask for the queue by priority where running requests are preempted by it."""
+        if self.priority_preemption:
+            self.queueing = "priority"  # type: ignore[misc]  # of this instance
+
+    def _victim(self, view: ReplicaView) -> RequestView:
+        return least_urgent(view.running) if self.priority_preemption else view.youngest
 
     def compose(self, view: ReplicaView, plan: StepPlan) -> None:
         """Fill the step: decodes, running prompts, then waiting requests."""
         budget = view.limits.max_num_batched_tokens
         if view.num_decoding:
             while plan.decode_shortfall():
-                plan.preempt(view.youngest)
+                plan.preempt(self._victim(view))
             if view.num_decoding > budget:
                 prefilling = {request.request_id for request in view.prefilling}
                 ready = (request for request in view.running if request.request_id not in prefilling)
@@ -68,7 +84,7 @@ class VllmV1(BatchingPolicy):
         while done < len(view.prefilling):  # which a preemption may shorten
             request = view.prefilling[done]
             chunk = self._chunk(request.remaining_prefill, budget - plan.tokens)
-            if chunk <= 0 or not self._continue_prefill(view, plan, request, chunk):
+            if chunk <= 0 or not self._continue_prefill(view, plan, done, chunk):
                 break
             done += 1
         if view.waiting and not plan.num_preempted:
@@ -78,11 +94,12 @@ class VllmV1(BatchingPolicy):
         limit = self.long_prefill_token_threshold
         return min(tokens, budget, limit) if limit else min(tokens, budget)
 
-    def _continue_prefill(self, view: ReplicaView, plan: StepPlan, request: RequestView, chunk: int) -> bool:
-        """Compute the next chunk of a running prompt; False if this ends the round of running requests."""
+    def _continue_prefill(self, view: ReplicaView, plan: StepPlan, done: int, chunk: int) -> bool:
+        """Compute the next chunk of a running prompt, of which ``done`` were served; False if this ends the round."""
+        request = view.prefilling[done]
         while not plan.prefill(request, chunk):
-            victim = view.youngest
-            if victim.remaining_prefill == 0:
+            victim = self._victim(view)
+            if victim.remaining_prefill == 0 or (self.priority_preemption and victim in view.prefilling[:done]):
                 return False
             itself = victim.request_id == request.request_id
             plan.preempt(victim)

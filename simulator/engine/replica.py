@@ -130,6 +130,7 @@ class Replica:
         self._active_lanes = 0
         self._busy_since_ns = 0
         self._admits_in_order = self.policy.admits_in_order
+        self._waits_for_places = self.policy.admits_in_order and not self.policy.preempts_for_waiting
         self._first_come_first_served = self.policy.admits_in_order and queueing.in_arrival_order
         self._longest_prompt = min(self.limits.max_model_len - 1, config.num_kv_blocks * config.block_size)
         self.next_sample_ns = recorder.sample_interval_ns
@@ -160,7 +161,9 @@ class Replica:
             return
         if not self.fast_forward:
             return
-        if self._admits_in_order and (not first_now or self.num_running >= self.limits.max_num_seqs):
+        if (self._admits_in_order and not first_now) or (
+            self._waits_for_places and self.num_running >= self.limits.max_num_seqs
+        ):
             return  # it can't start before somebody ends, so the run in flight stays what it is
         lane.cut(now)
 
@@ -170,7 +173,7 @@ class Replica:
             return False
         if self.tenants is not None:
             return True  # what an arrival changes depends on when it is queued
-        if self._admits_in_order and self.num_running >= self.limits.max_num_seqs:
+        if self._waits_for_places and self.num_running >= self.limits.max_num_seqs:
             return False
         return not (self._first_come_first_served and self.waiting)
 

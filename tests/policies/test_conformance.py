@@ -14,6 +14,9 @@ BUILT_IN = [(kind, name) for kind in checks.CHECKS for name in registry.names(ki
 VARIANTS = [
     ("batching", "vllm", {"preemption_mode": "swap"}),
     ("batching", "vllm", {"preemption_mode": "swap", "watermark": 0.2}),
+    ("batching", "vllm", {"priority_preemption": True}),
+    ("batching", "vllm", {"priority_preemption": True, "preemption_mode": "swap"}),
+    ("batching", "vllm-v1", {"priority_preemption": True}),
     ("batching", "vllm-v1", {"long_prefill_token_threshold": 5}),
     ("batching", "vllm-v1", {"reserve_full_input": False}),
     ("batching", "vllm-v1", {"watermark": 0.1}),

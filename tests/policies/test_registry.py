@@ -109,7 +109,7 @@ def test_unknown_names_are_errors(kind, ref, message):
     ("ref", "params", "message"),
     [
         ("vllm", {"watermrk": 1}, r"parameter 'watermrk' of batching policy 'vllm'; did you mean 'watermark'\?"),
-        ("vllm", {"zz": 1}, r"'zz' of batching policy 'vllm'; its parameters: preemption_mode, watermark$"),
+        ("vllm", {"zz": 1}, r"'zz' of batching policy 'vllm'; its parameters: preemption_mode, prio.*, watermark$"),
         ("fastgen", {"chunk": 1}, r"^unknown parameter 'chunk' of batching policy 'fastgen'; it has none$"),
         ("vllm", {"watermark": 2}, r"parameter 'watermark' of policy 'vllm' must be at most 1, got 2"),
         ("vllm", {"preemption_mode": "drop"}, "must be one of recompute, swap, got 'drop'"),

@@ -134,5 +134,8 @@ class Vllm(BatchingPolicy):
             taken += own
 
     def stable_steps(self, view: ReplicaView, plan: StepPlan) -> int:
-        """Return UNBOUNDED: a step that admits nobody is all decodes; only a completion or arrival ends it."""
-        return UNBOUNDED
+        """Return UNBOUNDED: a step that admits nobody is all decodes; only a completion or arrival ends it.
+
+        But 1 where swapped-out requests keep a waiting one out that may preempt others as soon as blocks lack for it.
+        """
+        return 1 if self.priority_preemption and view.swapped and view.waiting else UNBOUNDED

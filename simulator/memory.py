@@ -338,12 +338,15 @@ def _stage_plan(
     total = accelerator.process_memory_bytes
     budget = math.ceil(total * limits.utilization)
     last = stage == plan.pp - 1
-    activations = activation_bytes(model, plan.tp, limits.max_num_batched_tokens, limits.sampled_seqs, last)
+    tokens, rows = share(limits.max_num_batched_tokens, plan.cp), share(limits.sampled_seqs, plan.cp)
+    activations = activation_bytes(model, plan.tp, tokens, rows, last)
     nccl = nccl_bytes(plan.gpus)
     graphs = limits.cuda_graph_bytes if limits.cuda_graphs_in_budget else 0
     left = budget - weights - activations - FRAMEWORK_BYTES - nccl - graphs
     bits = WEIGHT_FORMATS[limits.kv_dtype].element_bits
-    per_layer = -(-kv_elements_per_token_layer(model, plan.tp) * bits // 8)
+    per_layer = -(-kv_elements_per_token_layer(model, plan.attention_ranks) * bits // 8)
+    if plan.context == "ring":
+        per_layer = share(per_layer, plan.cp)  # a rank holds its share of the tokens, so that much of each on average
     per_token = per_layer * len(layers)
     window_bytes = 0
     blocks = left // (per_token * limits.block_size)

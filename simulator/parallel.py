@@ -1,4 +1,4 @@
-"""How the accelerators of one replica share a model: tensor and pipeline parallelism."""
+"""How the accelerators of one replica share a model: tensor, pipeline and context parallelism."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from simulator.models.spec import ModelSpec
+
+CONTEXTS = ("ring", "ulysses")
+"""How context parallel ranks can attend to each other's tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +29,21 @@ class ParallelPlan:
     ep
         Expert parallelism: how many of the tensor parallel ranks the routed experts are spread over; ``tp / ep``
         of them divide each expert. Every rank has all the tokens, so nothing but the all-reduce is exchanged.
+    cp
+        Context parallel ranks: each holds all that a tensor parallel rank does, and computes its share of the tokens.
+    context
+        How context parallel ranks attend to each other's tokens, ``"ring"`` or ``"ulysses"``; see
+        `simulator.cost.context_parallel`.
+    striped
+        Ring only: whether each rank has tokens from all over the prompt, so that causal attention is balanced.
     """
 
     tp: int = 1
     pp: int = 1
     ep: int = 1
+    cp: int = 1
+    context: str = "ring"
+    striped: bool = True
 
     @property
     def moe_tp(self) -> int:
@@ -38,17 +51,25 @@ class ParallelPlan:
         return self.tp // self.ep
 
     def __post_init__(self) -> None:
-        for name in ("tp", "pp", "ep"):
+        for name in ("tp", "pp", "ep", "cp"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"parallel plan: {name} must be a whole number of at least 1, got {value!r}")
         if self.tp % self.ep:
             raise InputError(f"parallel plan: ep={self.ep} must divide tp={self.tp}, whose ranks hold the experts")
 
+        if self.context not in CONTEXTS:
+            raise InputError(f"parallel plan: context must be one of {', '.join(CONTEXTS)}, got {self.context!r}")
+
     @property
     def gpus(self) -> int:
         """Accelerators of one replica."""
-        return self.tp * self.pp
+        return self.tp * self.pp * self.cp
+
+    @property
+    def attention_ranks(self) -> int:
+        """Ranks that the heads are divided over while attention is computed."""
+        return self.tp * self.cp if self.context == "ulysses" else self.tp
 
     def check(self, model: ModelSpec) -> None:
         """Raise unless the model can be split so.
@@ -68,10 +89,32 @@ class ParallelPlan:
         if self.ep > 1 and (model.moe is None or model.moe.num_experts % self.ep):
             what = "has no routed experts" if model.moe is None else f"has {model.moe.num_experts} routed experts"
             raise InputError(f"parallel plan: ep={self.ep} does not divide the experts: {model.name} {what}")
+        if self.cp > 1:
+            self._check_context(model)
         if self.pp > model.num_layers:
             raise InputError(
                 f"parallel plan: pp={self.pp} exceeds the {model.num_layers} layers of {model.name}; "
                 f"nearest: pp={model.num_layers}"
+            )
+
+    def _check_context(self, model: ModelSpec) -> None:
+        if model.mla is not None:
+            raise InputError(
+                f"parallel plan: cp={self.cp} is modelled for multi-head and grouped-query attention, and {model.name} "
+                "has latent attention (MLA); use cp=1 and a larger tp"
+            )
+        if self.context == "ulysses" and not tp_feasible(model, self.attention_ranks):
+            feasible = [cp for cp in range(1, model.num_heads + 1) if tp_feasible(model, self.tp * cp)]
+            raise InputError(
+                f"parallel plan: context=ulysses divides the heads over tp x cp = {self.attention_ranks} ranks, and "
+                f"{model.name} has {model.num_heads} heads and {model.num_kv_heads} key-value heads; nearest: "
+                f"cp={_nearest(self.cp, feasible)} (feasible with tp={self.tp}: {', '.join(map(str, feasible))}), or "
+                "context=ring"
+            )
+        if self.context == "ring" and model.num_sliding_layers:
+            raise InputError(
+                f"parallel plan: context=ring is not modelled for sliding windows, which {model.name} has; use "
+                "context=ulysses, or cp=1"
             )
 
     def stage_layers(self, num_layers: int) -> tuple[range, ...]:

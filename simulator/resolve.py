@@ -141,12 +141,24 @@ def _resolve_pool(pool: Pool, index: int, model: ModelSpec) -> ResolvedPool:
     node = None if pool.node is None else load_node(pool.node)
     accelerator = _accelerator(pool, node, index)
     layout = pool.parallel
-    plan = ParallelPlan(layout.tp, layout.pp, layout.tp if layout.ep == "tp" else layout.ep)
+    plan = ParallelPlan(
+        layout.tp,
+        layout.pp,
+        layout.tp if layout.ep == "tp" else layout.ep,
+        cp=layout.cp,
+        context=layout.context,
+        striped=layout.striped,
+    )
     plan.check(model)
     if node is not None and plan.tp > node.gpus:
         raise InputError(
             f"cluster.pools.{index}: tp={plan.tp} needs more GPUs than the {node.gpus} of a {node.name}; tensor "
             "parallelism across nodes is not modelled"
+        )
+    if plan.cp > 1 and pool.cost.kind == "measured":
+        raise InputError(
+            f"cluster.pools.{index}.cost: 'measured' is not modelled with context parallelism (cp={plan.cp}); use "
+            "'fitted', 'roofline' or 'auto'"
         )
     defaults = EngineDefaults({}) if engine is None else engine.defaults(accelerator, plan.tp, plan.pp)
     batching = _batching(pool, engine, defaults)
@@ -383,6 +395,8 @@ def limit_lines(pools: Sequence[ResolvedPool]) -> list[tuple[str, str]]:
         pool, memory, limits = each.pool, each.memory, each.pool.engine
         name = f" of {pool.name}" if len(pools) > 1 else ""
         layout = f"{pool.replicas} replica{'s' * (pool.replicas > 1)}, tp {each.plan.tp}, pp {each.plan.pp}"
+        if each.plan.cp > 1:
+            layout += f", cp {each.plan.cp} ({each.plan.context})"
         node = "" if each.node is None else f" in {each.node.name}"
         lines.append((f"GPUs{name}", f"{pool.replicas * each.plan.gpus} x {each.accelerator.name}{node} ({layout})"))
         assert pool.batching is not None and pool.queueing is not None

@@ -168,6 +168,14 @@ class Parallel(Part):
     ep: Annotated[int, Field(ge=1, le=1024)] | Literal["tp"] = 1
     """Tensor parallel ranks that the routed experts are spread over; ``tp / ep`` of them divide each expert. ``tp``:
     all of them."""
+    cp: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Context parallel ranks: each computes its share of a step's tokens, and holds its share of the KV."""
+    context: Literal["ring", "ulysses"] = "ring"
+    """How they attend to each other's tokens. ``ring``: keys and values go round from rank to rank while attention is
+    computed. ``ulysses``: an all-to-all gives each rank all the tokens of its share of the heads, another takes the
+    outputs back."""
+    striped: bool = True
+    """Ring: each rank has tokens from all over a prompt, so that causal attention is balanced; false: a piece each."""
 
 
 class Dtypes(Part):

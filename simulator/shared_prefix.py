@@ -34,6 +34,8 @@ def check_shared_prefix(pool: Pool, limits: Mapping[str, Any], model: ModelSpec,
         raise InputError(
             f"{where} changes nothing where every step takes the same time; use another cost than constant"
         )
+    if pool.parallel.cp > 1:
+        raise InputError(f"{where} is not modelled with context parallelism (cp={pool.parallel.cp}); leave one out")
     if model.mla is not None:
         raise InputError(
             f"{where} is modelled for multi-head and grouped-query attention, and {model.name} has latent attention "

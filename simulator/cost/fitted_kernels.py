@@ -17,6 +17,7 @@ import numpy as np
 from hardware_profiles.fits import FittedProfile, OperatorFit, list_fits, load_fits
 from simulator.calibration.fitting.forms import FORMS, UNLIMITED, Columns, seconds
 from simulator.cost.attention import Attention
+from simulator.cost.context_parallel import context_parallel_kernels
 from simulator.cost.efficiency import DEFAULT_EFFICIENCY, DEFAULT_HOST_OVERHEAD_S
 from simulator.cost.graphs import NO_GRAPHS, CudaGraphs
 from simulator.cost.kernels import Floats, Kernels, KernelShapes, RooflineKernels
@@ -89,7 +90,9 @@ def fitted_cost(
     fits = load_fits(accelerator.name) if profile is None else profile
     return OperatorCost(
         shapes,
-        FittedKernels(fits, shapes, RooflineKernels(shapes, DEFAULT_EFFICIENCY)),
+        context_parallel_kernels(
+            shapes, lambda each: FittedKernels(fits, each, RooflineKernels(each, DEFAULT_EFFICIENCY))
+        ),
         host_overhead_s=DEFAULT_HOST_OVERHEAD_S if host_overhead_s is None else host_overhead_s,
         graphs=graphs,
     )

@@ -116,6 +116,8 @@ class KernelShapes:
         Of the tensor parallel group; None for one rank.
     stage_link
         Between pipeline stages; None for one stage.
+    context_link
+        Between context parallel ranks; None for one.
     """
 
     model: ModelSpec
@@ -126,6 +128,7 @@ class KernelShapes:
     kv_dtype: str
     link: CollectiveLink | None
     stage_link: CollectiveLink | None
+    context_link: CollectiveLink | None = None
 
     @property
     def activation_bytes(self) -> float:

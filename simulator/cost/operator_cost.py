@@ -62,6 +62,7 @@ class OperatorCost:
         if not host_overhead_s >= 0:
             raise InputError(f"host_overhead_s must be at least 0, got {host_overhead_s}")
         model, plan = shapes.model, shapes.plan
+        self._cp = plan.cp
         self._operators = OperatorTimes(shapes, kernels)
         self._attention = kernels.attention
         self._substitutions = kernels.substitutions
@@ -90,7 +91,7 @@ class OperatorCost:
         self._rare_tokens: dict[int, tuple[float, ...]] = {}
         self._rare_rows: dict[int, float] = {}
         self._make_tables(_FIRST_TABLE)
-        self._head_s = self._head_row_s(np.arange(_FIRST_TABLE, dtype=np.float64)).tolist()
+        self._head_s = self._head_table(_FIRST_TABLE)
         self._sources = (*kernels.sources, *self._describe(), *widened(shapes))
 
     @property
@@ -227,13 +228,14 @@ class OperatorCost:
         ``attention_decode``, ``norms_rotary_cache``, ``activation``, ``embedding``,
         ``lm_head``, ``sampler``, ``collectives``, ``send``, ``host``. They add up to the step but for rounding.
         """
-        tokens = self._graphs.padded(np.array([shape.tokens], dtype=np.float64), bool(shape.chunks))
+        tokens = self._rank_tokens(np.array([shape.tokens], dtype=np.float64), bool(shape.chunks))
         idle = self._idle(int(tokens[0]))[-1:]
         parts: list[dict[str, Floats]] = []
         for stage in range(len(self._layers)):
             parts.extend(self._stage_families(stage, tokens, idle))
         if shape.logit_rows:
-            parts.append(self._operators.head(np.array([float(shape.logit_rows)]), SAMPLER_BYTES_PER_LOGIT))
+            rows = np.ceil(np.array([shape.logit_rows / self._cp]))
+            parts.append(self._operators.head(rows, SAMPLER_BYTES_PER_LOGIT))
         seconds: dict[str, float] = {}
         if shape.tokens or shape.logit_rows:
             for part in parts:
@@ -360,12 +362,23 @@ class OperatorCost:
         counts = np.arange(size, dtype=np.float64)
         stages = self._stages_s(counts, self._idle(size - 1))
         for chunks in (True, False):
-            computed = self._graphs.padded(counts, chunks).astype(np.int64)
+            computed = self._rank_tokens(counts, chunks).astype(np.int64)
             rows = list(zip(*(stage[computed].tolist() for stage in stages), strict=True))
             if chunks:
                 self._chunk_steps = rows
             else:
                 self._decode_steps = rows
+
+    def _rank_tokens(self, counts: Floats, chunks: bool) -> Floats:
+        """Return the tokens that the dense layers of one rank compute, by tokens of the step."""
+        if self._cp > 1:
+            counts = np.ceil(counts / self._cp)
+        return self._graphs.padded(counts, chunks)
+
+    def _head_table(self, size: int) -> list[float]:
+        """Return the seconds of LM head and sampler for 0 ... ``size`` - 1 rows, which context parallel ranks share."""
+        table: list[float] = self._head_row_s(np.ceil(np.arange(size, dtype=np.float64) / self._cp)).tolist()
+        return table
 
     def _head_row_s(self, rows: Floats) -> Floats:
         """Seconds of LM head and sampler by rows; nothing without rows."""
@@ -380,17 +393,17 @@ class OperatorCost:
             self._make_tables(_table_size(tokens))
             return (self._chunk_steps if chunks else self._decode_steps)[tokens]
         if tokens not in self._rare_tokens:
-            stages = self._stages_s(np.array([float(tokens)]), np.zeros(1))
+            stages = self._stages_s(np.ceil(np.array([tokens / self._cp])), np.zeros(1))
             self._rare_tokens[tokens] = tuple(float(stage[0]) for stage in stages)
         return self._rare_tokens[tokens]
 
     def _more_rows(self, rows: int) -> float:
         """Return the seconds of more rows of logits than the table has, which grows."""
         if rows < _LARGEST_TABLE:
-            self._head_s = self._head_row_s(np.arange(_table_size(rows), dtype=np.float64)).tolist()
+            self._head_s = self._head_table(_table_size(rows))
             return self._head_s[rows]
         if rows not in self._rare_rows:
-            self._rare_rows[rows] = float(self._head_row_s(np.array([float(rows)]))[0])
+            self._rare_rows[rows] = float(self._head_row_s(np.ceil(np.array([rows / self._cp])))[0])
         return self._rare_rows[rows]
 
     def _describe(self) -> tuple[str, ...]:

@@ -117,6 +117,15 @@ class Piecewise:
             self._array_starts, self._array_bases * factor + plus, self._array_slopes * factor, self.measured_to
         )
 
+    def stretched(self, factor: float, plus: float) -> Piecewise:
+        """Return the curve whose value at ``x`` is this one's at ``x / factor``, plus a constant."""
+        return Piecewise(
+            self._array_starts * factor,
+            self._array_bases + plus,
+            self._array_slopes / factor,
+            self.measured_to * factor,
+        )
+
     def values_and_slope(self, x: Floats) -> tuple[Floats, float]:
         """Return the values at points, shape (n,), and the slope of the last piece."""
         pieces = self._array_starts.searchsorted(x, side="right")

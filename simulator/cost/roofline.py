@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from simulator.cost.context_parallel import context_parallel_kernels
 from simulator.cost.efficiency import DEFAULT_EFFICIENCY, DEFAULT_HOST_OVERHEAD_S, Efficiency
 from simulator.cost.graphs import NO_GRAPHS, CudaGraphs
 from simulator.cost.kernels import KernelShapes, RooflineKernels, check_activation_dtype
@@ -69,6 +70,7 @@ def kernel_shapes(
         kv_dtype=canonical_dtype(kv_dtype or activation, f"KV cache of {model.name}"),
         link=tensor_link(accelerator, node, plan.tp) if plan.tp > 1 else None,
         stage_link=stage_link(accelerator, node, plan.gpus) if plan.pp > 1 else None,
+        context_link=tensor_link(accelerator, node, plan.tp * plan.cp) if plan.cp > 1 else None,
     )
 
 
@@ -109,7 +111,7 @@ def roofline_cost(
     )
     return OperatorCost(
         shapes,
-        RooflineKernels(shapes, efficiency),
+        context_parallel_kernels(shapes, lambda each: RooflineKernels(each, efficiency)),
         host_overhead_s=DEFAULT_HOST_OVERHEAD_S if host_overhead_s is None else host_overhead_s,
         graphs=graphs,
     )

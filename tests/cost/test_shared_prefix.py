@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -66,12 +68,17 @@ def test_without_sharers_it_is_the_base() -> None:
     assert sharing(base).few_ns(shape, 5) == base.few_ns(shape, 5)
 
 
+@cache
+def made(make, model: str) -> SharedPrefixCost:  # type: ignore[no-untyped-def]
+    return sharing(make(load_model(model), load_accelerator("h200")))
+
+
 @pytest.mark.parametrize("make", [roofline_cost, fitted_cost])
 @pytest.mark.parametrize("model", ["llama-3.1-8b", "gpt-oss-20b"])
 @settings(max_examples=20, deadline=None)
 @given(shape=shapes(), k=st.integers(1, 60), share=st.floats(0.0, 1.0), sharers=st.integers(2, 2000))
 def test_runs_equal_steps(make, model: str, shape: BatchShape, k: int, share: float, sharers: int) -> None:  # type: ignore[no-untyped-def]
-    cost = sharing(make(load_model(model), load_accelerator("h200")))
+    cost = made(make, model)
     if shape.decodes > 1:
         shape.sharers = min(sharers, shape.decodes)
         shape.shared_kv = int(share * (shape.decode_kv - shape.decodes))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import product
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from simulator.errors import InputError, did_you_mean
 from simulator.memory import MemoryTooSmallError
@@ -252,7 +252,8 @@ def check(base: Scenario, model: ModelSpec, budget: Budget, plan: Plan) -> Resol
     from simulator.resolve import resolve
 
     try:
-        ParallelPlan(**plan.by_name).check(model)
+        sizes: dict[str, Any] = plan.by_name
+        ParallelPlan(**sizes).check(model)
     except InputError as error:
         return Infeasible(plan, "layout", str(error))
     reason = _across_nodes(budget, plan)

@@ -138,7 +138,7 @@ def test_each_refusal_has_its_kind_and_a_sentence() -> None:
 
 
 def test_a_small_replica_that_would_span_two_nodes_is_refused() -> None:
-    plans = enumerate_plans(DENSE, Budget(3, 8, "dgx-h100"), only={"tp": [1], "pp": [3]})
+    plans = enumerate_plans(DENSE, Budget(3, 8, "dgx-h100"), only={"tp": [1], "cp": [1], "pp": [3]})
     found = [check(scenario(DENSE.name), DENSE, Budget(3, 8, "dgx-h100"), plan) for plan in plans]
     assert found and all(isinstance(each, Infeasible) and each.kind == "nodes" for each in found)
     assert "replicas of 3 GPUs don't divide the 8 of a dgx-h100" in found[0].reason  # type: ignore[union-attr]

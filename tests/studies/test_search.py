@@ -126,10 +126,11 @@ def test_the_heuristic_is_simulated_even_where_only_other_plans_are_wanted() -> 
 
 
 def test_cost_prefers_few_gpus_and_only_of_those_that_sustain_the_load() -> None:
-    found = search(scenario(), by="cost", only={"tp": [1], "pp": [1]}, **FOUR)
+    found = search(scenario(), by="cost", only={"tp": [1], "cp": [1], "pp": [1]}, **FOUR)
     assert [each.plan.replicas for each in found.rows] == [1, 2, 3, 4]
     assert found.best is not None and not found.best.figures["overloaded"]
-    assert search(scenario(), by="cost", only={"tp": [1], "pp": [1]}, fewer=False, **FOUR).rows[0].plan.replicas == 4
+    one = {"tp": [1], "cp": [1], "pp": [1]}
+    assert search(scenario(), by="cost", only=one, fewer=False, **FOUR).rows[0].plan.replicas == 4
 
 
 def test_goodput_is_that_of_the_objectives() -> None:

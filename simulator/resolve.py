@@ -25,6 +25,7 @@ from simulator.engines import Engine, EngineDefaults, load_engine
 from simulator.errors import InputError, did_you_mean
 from simulator.memory import DEFAULT_GPU_MEMORY_UTILIZATION, MemoryPlan, MemoryTooSmallError, plan_memory
 from simulator.models import ModelSpec, load_model
+from simulator.network.slow_links import slow_link_note
 from simulator.parallel import ParallelPlan
 from simulator.scenario import Pool, Scenario
 from simulator.scenario_keys import is_model_file, is_package_name, is_policy_file, is_profile_file
@@ -199,6 +200,9 @@ def _resolve_pool(pool: Pool, index: int, model: ModelSpec) -> ResolvedPool:
     if engine is not None and batching["name"] != engine.policy:
         other = batching["name"]
         notes.append(f"engine {engine.label} with the policy {other!r} in place of its own {engine.policy!r}")
+    slow = slow_link_note(pool.name, accelerator, node, plan)
+    if slow is not None:
+        notes.append(slow)
     return ResolvedPool(
         pool=Pool.model_validate(data),
         accelerator=accelerator,

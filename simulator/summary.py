@@ -34,6 +34,7 @@ from simulator.metrics import (
     split_by_class,
 )
 from simulator.model_work import decode_kv_tokens, model_flops, sum_by_replica
+from simulator.network.result import describe_links
 from simulator.overload import judge_overload
 from simulator.shared_prefix import shared_prefix_section
 from simulator.tenants import describe_tenants
@@ -99,6 +100,7 @@ def summarize(data: RunData, rows: Rows) -> dict[str, Any]:
         "little": little(rows, cluster.in_system_ns, cluster.end_ns),
         "prefix_cache": _prefix_cache(inside, [r.kv.caches_prefixes for r in cluster.replicas]),
         "shared_prefix_attention": shared_prefix_section(cluster),
+        "links": describe_links(getattr(cluster, "network", None), cluster.end_ns),
         "memory": _memory(data),
         "efficiency": _efficiency(data, rows),
         "cost": cost(data.pools, window.duration_ns, rows, finished_inside),

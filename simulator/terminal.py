@@ -114,6 +114,8 @@ def details(summary: Mapping[str, Any]) -> Iterator[Line]:
     yield "KV memory", _memory(summary), ""
     if (shared := summary["shared_prefix_attention"]).get("read_share") is not None:
         yield "Shared KV", f"decodes read {percent(shared['read_share'])} of the KV that each alone would have read", ""
+    if summary["links"]["links"]:
+        yield "Links", _links(summary["links"]["links"]), ""
     if summary["objectives"]["given"]:
         yield "Objectives", _objectives(summary["objectives"]), ""
         shown = list(summary["classes"].items())
@@ -194,6 +196,12 @@ def _memory(summary: Mapping[str, Any]) -> str:
     if cache["hit_share"] is not None:
         parts.append(f"prefix cache held {percent(cache['hit_share'])} of prompt tokens")
     return ", ".join(parts)
+
+
+def _links(links: Sequence[Mapping[str, Any]]) -> str:
+    busiest = links[0]
+    moved = f"{number(busiest['bytes'] / 1e9)} GB at up to {number(busiest['bandwidth'] / 1e9)} GB/s"
+    return f"busiest {busiest['name']}: {percent(busiest['utilization'] or 0.0)} used ({moved}), {len(links):,} in use"
 
 
 def _objectives(figures: Mapping[str, Any]) -> str:

@@ -199,6 +199,8 @@ class Network:
         if len(self._index) != len(self.links):
             raise ValueError("two links have the same name")
         self._capacity = [link.bandwidth for link in self.links]
+        self.capacity_changes = 0
+        """How often `set_capacity` was called."""
         self._on: list[dict[Flow, None]] = [{} for _ in self.links]
         self._bytes = [0] * len(self.links)
         self._busy_ns = [0] * len(self.links)
@@ -231,12 +233,15 @@ class Network:
         """Return the present capacity of a link, bytes/s."""
         return self._capacity[link]
 
+    def overhead_s(self, path: Path) -> tuple[float, float]:
+        """Return a path's latency, and what it adds for each message, seconds."""
+        links = [self.links[i] for i in path]
+        return math.fsum(link.latency_s for link in links), math.fsum(link.per_message_s for link in links)
+
     def latency_ns(self, path: Path, messages: int = 1) -> int:
         """Return the time before the first byte of a flow moves, ns."""
-        links = [self.links[i] for i in path]
-        return to_ns(
-            math.fsum(link.latency_s for link in links) + messages * math.fsum(link.per_message_s for link in links)
-        )
+        latency_s, per_message_s = self.overhead_s(path)
+        return to_ns(latency_s + messages * per_message_s)
 
     def estimate_ns(self, path: Path, num_bytes: int, messages: int = 1) -> int | None:
         """Return what a flow would take if it were alone, ns; None if a link of its path is down."""
@@ -319,6 +324,7 @@ class Network:
         if not 0 <= factor <= 1:
             raise ValueError(f"a link has 0 to 1 times its bandwidth, got {factor!r}")
         self._capacity[link] = self.links[link].bandwidth * factor
+        self.capacity_changes += 1
         self._dirty.add(link)
         self._wake_by(self.env.now)
 

@@ -284,6 +284,7 @@ def test_summary_keys() -> None:
         "little",
         "prefix_cache",
         "shared_prefix_attention",
+        "links",
         "memory",
         "efficiency",
         "cost",

@@ -1,0 +1,317 @@
+"""What a cluster sends over its links: replicas' data between GPUs, host memory, flash and shared storage.
+
+Nothing of this is made unless a feature of the run moves data. The collectives within a replica are part of its steps
+(`simulator.cost`) and are not flows: they neither slow these flows down nor are slowed down by them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from simulator.engine.clock import NS_PER_S, Environment, to_ns
+from simulator.errors import InputError
+from simulator.network.flows import Done, FlowGroup, Network, Path, stripe
+from simulator.network.max_min import completion_times
+from simulator.network.placement import PoolNodes
+from simulator.network.shares import even_shares, kv_shares
+from simulator.network.topology import Endpoint, Topology, flash, gpu, host, remote
+
+if TYPE_CHECKING:
+    from simulator.parallel import ParallelPlan
+    from simulator.resolve import Resolved
+
+Place = Literal["gpu", "host", "flash", "remote"]
+"""Memory of a replica's GPUs, of its nodes, their flash, or the shared storage."""
+
+Part = tuple[Endpoint, Endpoint, int]
+"""From where, to where, bytes."""
+
+_ESTIMATED_BYTES = 2**40
+"""What the time of a byte is worked out with: so many that whole bytes make no difference."""
+
+
+class ClusterNetwork:
+    """Links of a cluster, and transfers of its replicas' data over them.
+
+    Bytes are those of a whole replica. Ranks take part in parallel, each with its share, over the routes that
+    `Topology` gives, striped over interfaces; a transfer is done with the last of them.
+
+    Parameters
+    ----------
+    plans
+        Parallel layout of each replica.
+    num_layers, num_kv_heads
+        Of the model; one key-value head where every rank holds all of the KV (MLA).
+    """
+
+    def __init__(
+        self,
+        env: Environment,
+        topology: Topology,
+        plans: Sequence[ParallelPlan],
+        *,
+        num_layers: int,
+        num_kv_heads: int,
+        keep_timeline: bool = False,
+    ) -> None:
+        self.topology = topology
+        self.network = Network(env, topology.links, keep_timeline=keep_timeline)
+        self._plans = tuple(plans)
+        self._num_layers = num_layers
+        self._num_kv_heads = num_kv_heads
+        self._estimates: dict[
+            tuple[Place, Place, int, int | None], tuple[frozenset[tuple[float, float]], int, float]
+        ] = {}
+        self._estimated_at = 0
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on what was taken for granted, for the result."""
+        return self.topology.notes
+
+    # ------------------------------------------------------------------------------------------------- transfers
+
+    def gpu_to_gpu(
+        self,
+        replica: int,
+        to: int,
+        num_bytes: int,
+        done: Done,
+        *,
+        layers: Sequence[int] | None = None,
+        messages: int = 1,
+        label: str = "",
+    ) -> FlowGroup:
+        """Send KV from one replica's GPUs to another's: each rank its heads and layers to the ranks that want them.
+
+        Parameters
+        ----------
+        num_bytes
+            Of KV, each head of each layer once; where the receiver's ranks hold copies, they are sent besides.
+        layers
+            Which layers' KV it is (for transfers layer by layer); None: all.
+        messages
+            Of each rank to each, spread over its interfaces.
+        """
+        parts = self.parts("gpu", "gpu", replica, num_bytes, to=to, layers=layers)
+        return self.start(parts, done, messages=messages, label=label)
+
+    def gpu_to_host(self, replica: int, num_bytes: int, done: Done, *, messages: int = 1, label: str = "") -> FlowGroup:
+        """Move data from a replica's GPUs to the host memory of their nodes, in equal shares."""
+        return self.start(self.parts("gpu", "host", replica, num_bytes), done, messages=messages, label=label)
+
+    def host_to_gpu(self, replica: int, num_bytes: int, done: Done, *, messages: int = 1, label: str = "") -> FlowGroup:
+        """Move data from host memory to a replica's GPUs, in equal shares."""
+        return self.start(self.parts("host", "gpu", replica, num_bytes), done, messages=messages, label=label)
+
+    def flash_to_host(self, replica: int, num_bytes: int, done: Done, *, label: str = "") -> FlowGroup:
+        """Read data from the flash of a replica's nodes into their host memory."""
+        return self.start(self.parts("flash", "host", replica, num_bytes), done, label=label)
+
+    def host_to_flash(self, replica: int, num_bytes: int, done: Done, *, label: str = "") -> FlowGroup:
+        """Write data from host memory to flash."""
+        return self.start(self.parts("host", "flash", replica, num_bytes), done, label=label)
+
+    def storage_to_host(self, replica: int, num_bytes: int, done: Done, *, label: str = "") -> FlowGroup:
+        """Read data from the shared storage into the host memory of a replica's nodes."""
+        return self.start(self.parts("remote", "host", replica, num_bytes), done, label=label)
+
+    def host_to_storage(self, replica: int, num_bytes: int, done: Done, *, label: str = "") -> FlowGroup:
+        """Write data from host memory to the shared storage."""
+        return self.start(self.parts("host", "remote", replica, num_bytes), done, label=label)
+
+    def storage_to_gpu(self, replica: int, num_bytes: int, done: Done, *, label: str = "") -> FlowGroup:
+        """Load data, such as weights, from the shared storage onto a replica's GPUs, in equal shares."""
+        return self.start(self.parts("remote", "gpu", replica, num_bytes), done, label=label)
+
+    def host_to_host(
+        self, replica: int, to: int, num_bytes: int, done: Done, *, messages: int = 1, label: str = ""
+    ) -> FlowGroup:
+        """Move data from the host memory of one replica's nodes to that of another's."""
+        parts = self.parts("host", "host", replica, num_bytes, to=to)
+        return self.start(parts, done, messages=messages, label=label)
+
+    def start(self, parts: Sequence[Part], done: Done, *, messages: int = 1, label: str = "") -> FlowGroup:
+        """Begin a transfer of several parts now; each is striped over its route's paths."""
+        pieces, fewest = self._pieces(parts)
+        return self.network.start_group(pieces, done, messages=math.ceil(messages / fewest), label=label)
+
+    # ------------------------------------------------------------------------------------------------- estimates
+
+    def estimate_ns(
+        self, source: Place, target: Place, replica: int, num_bytes: int, *, to: int | None = None, messages: int = 1
+    ) -> int | None:
+        """Return what a transfer would take if it had the links to itself, ns; None while a link on its way is down.
+
+        Latencies of different paths are taken as the longest. What other flows do to it can't be known beforehand.
+        """
+        if self._estimated_at != self.network.capacity_changes:
+            self._estimates.clear()
+            self._estimated_at = self.network.capacity_changes
+        key = source, target, replica, to
+        if key not in self._estimates:
+            self._estimates[key] = self._estimate(self.parts(source, target, replica, _ESTIMATED_BYTES, to=to))
+        overheads, fewest, seconds = self._estimates[key]
+        if math.isinf(seconds):
+            return None
+        each = math.ceil(messages / fewest)
+        latency_ns = max(to_ns(latency_s + each * per_message_s) for latency_s, per_message_s in overheads)
+        return latency_ns + round(num_bytes * seconds * NS_PER_S)
+
+    def _estimate(self, parts: Sequence[Part]) -> tuple[frozenset[tuple[float, float]], int, float]:
+        """Return the paths' distinct overheads, the fewest paths of a part, and seconds a byte."""
+        pieces, fewest = self._pieces(parts)
+        capacities = [self.network.capacity(link) for link in range(len(self.network.links))]
+        times = completion_times(capacities, [path for path, _ in pieces], [float(size) for _, size in pieces])
+        overheads = frozenset(self.network.overhead_s(path) for path, _ in pieces)
+        return overheads, fewest, max(times) / _ESTIMATED_BYTES
+
+    def set_capacity(self, name: str, factor: float) -> None:
+        """Give a link this share of its bandwidth from now on; 0: it is down, and its flows stall."""
+        self.network.set_capacity(self.topology.link(name), factor)
+
+    # ----------------------------------------------------------------------------------------------------- parts
+
+    def parts(
+        self,
+        source: Place,
+        target: Place,
+        replica: int,
+        num_bytes: int,
+        *,
+        to: int | None = None,
+        layers: Sequence[int] | None = None,
+    ) -> list[Part]:
+        """Return what goes from where to where; parts between the same two endpoints are one.
+
+        Parameters
+        ----------
+        to
+            The other replica, for transfers between two.
+        """
+        ranks = self.topology.placement(replica)
+        if to is None:
+            found = [
+                (_at(source, rank), _at(target, rank), size)
+                for rank, size in zip(ranks, even_shares(num_bytes, len(ranks)), strict=True)
+            ]
+        elif source == target == "gpu":
+            others = self.topology.placement(to)
+            found = [
+                (gpu(*ranks[sends]), gpu(*others[receives]), size)
+                for sends, receives, size in kv_shares(
+                    self._plans[replica],
+                    self._plans[to],
+                    num_bytes,
+                    num_layers=self._num_layers,
+                    num_kv_heads=self._num_kv_heads,
+                    layers=layers,
+                )
+            ]
+        else:
+            others = self.topology.placement(to)
+            found = [
+                (_at(source, ranks[i]), _at(target, others[j]), size)
+                for i, j, size in _overlaps(len(ranks), len(others), num_bytes)
+            ]
+        merged: dict[tuple[Endpoint, Endpoint], int] = {}
+        for begin, end, size in found:
+            merged[begin, end] = merged.get((begin, end), 0) + size
+        return [(begin, end, size) for (begin, end), size in merged.items()]
+
+    def _pieces(self, parts: Sequence[Part]) -> tuple[list[tuple[Path, int]], int]:
+        """Return the paths with their bytes, and the fewest paths of a part: messages are spread over them."""
+        routes = [self.topology.route(source, target) for source, target, _ in parts]
+        pieces = [piece for route, (_, _, size) in zip(routes, parts, strict=True) for piece in stripe(route, size)]
+        return pieces, min(map(len, routes))
+
+
+def _at(place: Place, rank: tuple[int, int]) -> Endpoint:
+    if place == "gpu":
+        return gpu(*rank)
+    if place == "remote":
+        return remote()
+    return host(rank[0]) if place == "host" else flash(rank[0])
+
+
+def _overlaps(senders: int, receivers: int, num_bytes: int) -> list[tuple[int, int, int]]:
+    """Return (sender, receiver, bytes) where both divide the same bytes evenly, in order."""
+    units = senders * receivers
+    found = []
+    for i in range(senders):
+        for j in range(receivers):
+            low, high = max(i * receivers, j * senders), min((i + 1) * receivers, (j + 1) * senders)
+            if low < high:
+                found.append((i, j, num_bytes * high // units - num_bytes * low // units))
+    return found
+
+
+# -------------------------------------------------------------------------------------------------------- building
+
+
+def pool_nodes(resolved: Resolved, replicas: Sequence[int] | None = None) -> list[PoolNodes]:
+    """Return what the topology needs to know of a scenario's pools.
+
+    Parameters
+    ----------
+    replicas
+        Of each pool, where it may have more than the scenario begins with; None: as the scenario says.
+    """
+    counts = [each.pool.replicas for each in resolved.pools] if replicas is None else replicas
+    return [
+        PoolNodes(each.pool.name, each.node, each.accelerator, each.plan, count)
+        for each, count in zip(resolved.pools, counts, strict=True)
+    ]
+
+
+def build_network(
+    env: Environment, resolved: Resolved, *, replicas: Sequence[int] | None = None, keep_timeline: bool = False
+) -> ClusterNetwork:
+    """Make the links of a scenario's cluster; `pool_nodes` says what ``replicas`` is."""
+    pools = pool_nodes(resolved, replicas)
+    model = resolved.model
+    return ClusterNetwork(
+        env,
+        Topology(pools, resolved.scenario.network),
+        [pool.plan for pool in pools for _ in range(pool.replicas)],
+        num_layers=model.num_layers,
+        num_kv_heads=1 if model.mla is not None else model.num_kv_heads,
+        keep_timeline=keep_timeline,
+    )
+
+
+def check_connected(resolved: Resolved, names: Sequence[str], what: str) -> None:
+    """Refuse pools between whose replicas there is no link.
+
+    Parameters
+    ----------
+    names
+        Pools whose replicas send data to each other.
+    what
+        The feature that needs it, for the message: ``"disaggregation"``.
+
+    Raises
+    ------
+    InputError
+        With the first two replicas that nothing joins.
+    """
+    pools = pool_nodes(resolved)
+    topology = Topology(pools, resolved.scenario.network)
+    owner = [pool.name for pool in pools for _ in range(pool.replicas)]
+    ranks = {(topology.placement(i)[0], name) for i, name in enumerate(owner) if name in names}
+    places = sorted(ranks)
+    if topology.unreachable({node for (node, _), _ in places}) is None:
+        return
+    for at, name in places:
+        for other_at, other in places:
+            if at == other_at:
+                continue
+            try:
+                topology.route(gpu(*at), gpu(*other_at))
+            except InputError as error:
+                raise InputError(f"{what} moves data between pools {name!r} and {other!r}, but {error}") from None
+
+
+__all__ = ["ClusterNetwork", "Part", "Place", "build_network", "check_connected", "pool_nodes"]

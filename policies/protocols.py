@@ -425,7 +425,7 @@ class StepPlan(Protocol):
 
 
 class ClusterView(Protocol):
-    """What a routing policy sees. Arrays have one element a replica and are read-only.
+    """What a routing policy sees: the replicas that take requests now. Arrays have one element a replica, read-only.
 
     A router stands outside the engines: it knows what it sent and what ended, as a load balancer does.
     """
@@ -438,6 +438,11 @@ class ClusterView(Protocol):
     @property
     def num_replicas(self) -> int:
         """Number of replicas."""
+        ...
+
+    @property
+    def replica_ids(self) -> Sequence[int]:
+        """Which replicas they are: replicas may come and go, and one keeps its number. Ascending."""
         ...
 
     @property
@@ -560,6 +565,9 @@ class BatchingPolicy(Policy):
         with the same chunks of them and admit nobody.
     supports_pipeline
         False if the system has no pipeline parallelism; a scenario with several stages is then refused.
+    takes_over
+        False if requests whose KV was computed on another replica can't join its running batch, because it plans the
+        batch or the memory of a request from its admission to its end; disaggregation and migration are then refused.
     defaults
         Engine limits where the scenario sets none, by the keys of its ``engine`` part, such as ``max_num_seqs``,
         ``max_num_batched_tokens`` and ``prefix_caching``; an unknown key is an error when a run is built.
@@ -571,6 +579,7 @@ class BatchingPolicy(Policy):
     preempts_for_waiting: ClassVar[bool] = False
     repeats_admissions: ClassVar[bool] = False
     supports_pipeline: ClassVar[bool] = True
+    takes_over: ClassVar[bool] = True
     defaults: ClassVar[Mapping[str, Any]] = {}
 
     def refuses(self, request: RequestView, view: ReplicaView) -> str:

@@ -661,11 +661,17 @@ class FakeCluster:
     outstanding_tokens: npt.NDArray[np.int64]
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
     now_s: float = 0.0
+    ids: Sequence[int] = ()
 
     @property
     def num_replicas(self) -> int:
         """Number of replicas."""
         return len(self.outstanding_requests)
+
+    @property
+    def replica_ids(self) -> Sequence[int]:
+        """Their numbers: ``ids``, or 0, 1, ..."""
+        return self.ids or range(self.num_replicas)
 
     @classmethod
     def of(cls, requests: Sequence[int], tokens: Sequence[int] | None = None, seed: int = 0) -> FakeCluster:

@@ -41,6 +41,7 @@ class Orca(BatchingPolicy):
     """
 
     name: ClassVar[str] = "orca"
+    takes_over: ClassVar[bool] = False
     source: ClassVar[str] = (
         "Yu et al., Orca: A Distributed Serving System for Transformer-Based Generative Models, OSDI 2022, Algorithm 1;"
         " Kwon et al., PagedAttention, SOSP 2023, section 6.1 (Orca (Max), (Pow2), (Oracle));"

@@ -53,9 +53,10 @@ class PrefixAware(RoutingPolicy):
     def route(self, request: ArrivalView, cluster: ClusterView) -> int:
         """Return the replica, and remember that the prompt went there."""
         load = cluster.outstanding_requests
-        count = cluster.num_replicas
-        if self._remembered.size < count:
-            self._remembered = np.concatenate([self._remembered, np.zeros(count - self._remembered.size, np.int64)])
+        ids = cluster.replica_ids
+        lacking = ids[-1] + 1 - self._remembered.size
+        if lacking > 0:
+            self._remembered = np.concatenate([self._remembered, np.zeros(lacking, np.int64)])
         least_loaded = int(load.argmin())
         hashes = request.block_hashes
         if not len(hashes):
@@ -64,11 +65,11 @@ class PrefixAware(RoutingPolicy):
         if most - least > self.balance_abs_threshold and most > least * self.balance_rel_threshold:
             chosen = least_loaded
         else:
-            chosen = self._by_prefix(request, hashes, count)
-        self._remember(hashes, chosen)
+            chosen = self._by_prefix(request, hashes, ids)
+        self._remember(hashes, ids[chosen])
         return chosen
 
-    def _by_prefix(self, request: ArrivalView, hashes: Sequence[int], count: int) -> int:
+    def _by_prefix(self, request: ArrivalView, hashes: Sequence[int], ids: Sequence[int]) -> int:
         known = self._replica_of
         matched, beyond = 0, len(hashes) + 1
         while beyond - matched > 1:
@@ -79,9 +80,10 @@ class PrefixAware(RoutingPolicy):
                 beyond = middle
         if matched * request.block_size_tokens > self.cache_threshold * request.prompt_tokens:
             replica = known[hashes[matched - 1]]
-            if replica < count:
-                return replica
-        return int(self._remembered[:count].argmin())
+            if replica in ids:
+                return ids.index(replica)
+        remembered = self._remembered
+        return int((remembered if len(ids) == remembered.size else remembered[list(ids)]).argmin())
 
     def _remember(self, hashes: Sequence[int], replica: int) -> None:
         known, remembered = self._replica_of, self._remembered

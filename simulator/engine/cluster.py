@@ -15,6 +15,7 @@ from simpy.events import Event
 
 from policies.protocols import PolicyError, RoutingPolicy
 from simulator.engine.clock import ARRIVALS, NS_PER_S, Boundary, Callbacks, Environment
+from simulator.engine.control import Control, Feature
 from simulator.engine.recorder import Outcome, Recorder
 from simulator.engine.replica import Replica, ReplicaConfig
 from simulator.engine.sequence import ENDED, Sequence
@@ -92,6 +93,8 @@ class Cluster:
         One entry a replica.
     rng
         The router's stream of random numbers.
+    features
+        What it does with requests beyond serving them; none: there is no `Control`.
     """
 
     __slots__ = (
@@ -101,6 +104,7 @@ class Cluster:
         "_first",
         "_hash_offsets",
         "_next_arrival",
+        "_num_following",
         "_output",
         "_predicted",
         "_priority",
@@ -109,6 +113,7 @@ class Cluster:
         "_session",
         "_tokens",
         "_when_next",
+        "control",
         "end_ns",
         "env",
         "events",
@@ -137,6 +142,7 @@ class Cluster:
         sample_interval_ns: int,
         keep_batches: bool = False,
         fast_forward: bool = True,
+        features: SequenceOf[Feature] = (),
     ) -> None:
         self.env = Environment(initial_time=0)
         self.workload = workload
@@ -166,6 +172,7 @@ class Cluster:
         self._next_arrival = Boundary(self.env)
         self._when_next: Callbacks = [self._next_arrivals]
         self._coming: tuple[int, int] | None = None
+        self._num_following = 0  # requests that an earlier one's end caused, and that are still to come
         self.num_arrived = 0
         self.num_ended = 0
         self.num_truncated = 0
@@ -175,6 +182,16 @@ class Cluster:
         # Requests in the system, integrated over time (for Little's law), count x ns: when those left that did, less
         # when those came that did; `stop` adds those that are still there.
         self.in_system_ns = 0
+        self.control = Control(self, features) if features else None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no request is under way or to come."""
+        return self._coming is None and not self._num_following and self.num_ended == self.num_arrived
+
+    @property
+    def replica_ids(self) -> range:
+        return range(self.num_replicas)
 
     @property
     def now_s(self) -> float:
@@ -222,8 +239,10 @@ class Cluster:
                 return
             self._arrive(row, now)
             coming = next(self._first, None)
+        self._coming = None
 
     def _follow_up(self, row: int, _: Event) -> None:
+        self._num_following -= 1
         self._arrive(row, self.env.now)
 
     def _arrive(self, row: int, now: int) -> None:
@@ -243,10 +262,18 @@ class Cluster:
         if self._hash_offsets is not None and workload.hash_values is not None:
             first, end = self._hash_offsets[row], self._hash_offsets[row + 1]
             sequence.hashes = workload.hash_values[first:end].tolist()
-        index = self._route(sequence) if self.num_replicas > 1 else 0
+        if self.control is not None:
+            self.control.arrive(sequence, now)
+            return
+        self.send(sequence, self._route(sequence) if self.num_replicas > 1 else 0, now)
+
+    def send(self, sequence: Sequence, index: int, now: int) -> None:
+        """Hand a request over to a replica."""
+        prompt, predicted = sequence.prompt_tokens, sequence.predicted_output_tokens
         weight = prompt if predicted != predicted else prompt + round(predicted)
-        self.recorder.replica[row] = sequence.replica = index
+        self.recorder.replica[sequence.request_id] = sequence.replica = index
         sequence.load_tokens = weight
+        sequence.on_replica = True
         self._requests[index] += 1
         self._tokens[index] += weight
         replica = self.replicas[index]
@@ -258,9 +285,32 @@ class Cluster:
         if truncated and sequence.state is not ENDED:
             self.num_truncated += 1
 
-    def _route(self, sequence: Sequence) -> int:
+    def arrive_at(self, sequence: Sequence, index: int) -> None:
+        """Count a request as one of a replica that it moves to; nothing is queued."""
+        self.recorder.replica[sequence.request_id] = sequence.replica = index
+        sequence.on_replica = True
+        self._requests[index] += 1
+        self._tokens[index] += sequence.load_tokens
+
+    def left(self, sequence: Sequence) -> None:
+        """Count a request no more as one of the replica that it was on."""
+        sequence.on_replica = False
+        self._requests[sequence.replica] -= 1
+        self._tokens[sequence.replica] -= sequence.load_tokens
+
+    def conclude(self, sequence: Sequence, now: int, outcome: Outcome, reason: str) -> None:
+        """End a request that is on no replica."""
+        sequence.state = ENDED
+        self.recorder.end(sequence, now, outcome, reason)
+        self._close(sequence, now, outcome)
+
+    def arrival_view(self, sequence: Sequence) -> Arrival:
+        """Return a request as routers see it, until the next one is asked for."""
         self._arrival._sequence = sequence
-        index = self.router.route(self._arrival, self)
+        return self._arrival
+
+    def _route(self, sequence: Sequence) -> int:
+        index = self.router.route(self.arrival_view(sequence), self)
         if not 0 <= index < self.num_replicas:
             raise PolicyError(
                 f"routing policy {self.router.name!r} chose replica {index!r}; it must be 0 to {self.num_replicas - 1}"
@@ -268,10 +318,18 @@ class Cluster:
         return int(index)
 
     def _ended(self, sequence: Sequence, end_ns: int, outcome: Outcome) -> None:
+        sequence.on_replica = False
+        self._requests[sequence.replica] -= 1
+        self._tokens[sequence.replica] -= sequence.load_tokens
+        self._close(sequence, end_ns, outcome)
+
+    def _close(self, sequence: Sequence, end_ns: int, outcome: Outcome) -> None:
+        """Count a request as ended, and let what follows from that come."""
         self.in_system_ns += end_ns
         self.num_ended += 1
         self.last_event_ns = end_ns
-        self._requests[sequence.replica] -= 1
-        self._tokens[sequence.replica] -= sequence.load_tokens
+        if self.control is not None:
+            self.control.ended(sequence, end_ns, outcome)
         for at_ns, row in self.workload.source.ended(sequence.request_id, end_ns):
+            self._num_following += 1
             Boundary(self.env).schedule(max(1, at_ns - end_ns), ARRIVALS, [partial(self._follow_up, row)])

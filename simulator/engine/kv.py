@@ -237,6 +237,11 @@ class KVManager:
         self.free_blocks += sequence.private_blocks
         sequence.private_blocks = 0
 
+    def clear(self) -> None:
+        """Forget everything: nobody holds anything any more, nothing is cached."""
+        self.free_blocks = self.total_blocks
+        self.version += 1
+
 
 class PrefixKVManager(KVManager):
     """KV blocks with a prefix cache: requests that begin with the same blocks share them.
@@ -250,6 +255,7 @@ class PrefixKVManager(KVManager):
     """
 
     __slots__ = (
+        "_eviction",
         "_freed",
         "_order",
         "_spare",
@@ -265,6 +271,7 @@ class PrefixKVManager(KVManager):
         self.unit_blocks = unit_blocks
         self.unit_tokens = unit_blocks * block_size
         self.units: dict[int, CacheUnit] = {}
+        self._eviction = eviction
         self._freed: FreedUnits = FreedLine() if eviction.in_release_order else FreedHeap(eviction)
         self._spare = total_blocks  # free blocks without contents: taken before anything is evicted
         self._order = 0
@@ -353,3 +360,9 @@ class PrefixKVManager(KVManager):
             freed.append(CacheUnit(None, private, 0, sequence.context_tokens, self._order))
             sequence.private_blocks = 0
         self._order = self._freed.push(freed, self._order)
+
+    def clear(self) -> None:
+        super().clear()
+        self.units.clear()
+        self._freed = FreedLine() if self._eviction.in_release_order else FreedHeap(self._eviction)
+        self._spare = self.total_blocks

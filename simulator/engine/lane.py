@@ -19,11 +19,12 @@ then. Requests end after a known number of tokens, so none is computed beyond it
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import accumulate
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
+import numpy as np
 from simpy.events import Event
 
 from policies.protocols import PolicyError
@@ -33,12 +34,15 @@ from simulator.engine.gap_log import GapLog
 from simulator.engine.histogram import Durations
 from simulator.engine.plan import Plan
 from simulator.engine.recorder import FINISHED, Outcome
-from simulator.engine.sequence import PREFILLING, SWAPPED, WAITING, Sequence
+from simulator.engine.sequence import MOVING, PREFILLING, SWAPPED, Sequence
 from simulator.engine.shared_prefix import SharingDecodeGroup
 from simulator.engine.tenants import TenantMembers
 
 if TYPE_CHECKING:
     from simulator.engine.replica import Replica
+
+Between: TypeAlias = Callable[[int], bool | None]
+"""Something to be done between two steps, given the time; False: not yet possible, ask again before the next step."""
 
 _SHORTEST_RUN_LIMIT = 16
 _LONGEST_RUN_LIMIT = 8192
@@ -71,6 +75,7 @@ class Lane:
         "_ended",
         "_idle",
         "_known_until_ns",
+        "_pending",
         "_policy",
         "_priority",
         "_run_limit",
@@ -119,6 +124,7 @@ class Lane:
         self._cost = replica.cost
         self._priority = step_priority(replica.index, index)
         self._idle = True
+        self._pending: list[Between] = []
         # What is called when, as SimPy wants it: a list for each, made once.
         self._when_woken: Callbacks = [self._woken]
         self._when_free: Callbacks = [self._free]
@@ -195,6 +201,8 @@ class Lane:
     def _start_next(self, now: int) -> bool:
         """Compose the next step and start it, or a run; False without one: the lane is idle, or waits for a stage."""
         plan, shape, replica, compose = self.plan, self.shape, self.replica, self._compose
+        if self._pending:
+            self._do_pending(now)
         if replica.first_stage_free_ns > now:
             self._boundary.schedule(replica.first_stage_free_ns - now, self._priority, self._when_free)
             return False
@@ -215,7 +223,7 @@ class Lane:
                 return False
             self._release_ended()
             self._known_until_ns = now
-        repeatable = plan.repeatable and replica.fast_forward
+        repeatable = plan.repeatable and replica.fast_forward and not self._pending
         if self._ended:
             self._release_ended()
             if self.waiting or self.swapped or replica.arriving:
@@ -242,10 +250,22 @@ class Lane:
             self.ends = many.cumsum()
             self.ends += now
             end = int(self.ends[-1])
+        if replica.stretch != 1.0 and replica.num_stages == 1:
+            end = self._stretched(now)
         self.start_ns, self._end_ns, self.steps = now, end, steps
         if replica.num_stages > 1:
             replica.lane_started(now)
         return True
+
+    def _stretched(self, now: int) -> int:
+        """Make the steps about to start longer by the replica's factor, each rounded; return when they end."""
+        slow = np.rint(np.asarray(self._durations) * self.replica.stretch).astype(np.int64)
+        ends = now + slow.cumsum()
+        if isinstance(self._durations, list):
+            self._durations, self.ends = slow.tolist(), ends.tolist()
+        else:
+            self._durations, self.ends = slow, ends
+        return int(ends[-1])
 
     def _run_length(self) -> int:
         """Return for how many steps the plan stays what it is: the policy, milestones and free blocks agree."""
@@ -316,6 +336,22 @@ class Lane:
         self._end_ns = int(self.ends[steps - 1])
         self._boundary = self._boundary.sooner(self._end_ns - now, self._priority)
 
+    def between_steps(self, act: Between, now: int) -> None:
+        """Do something when no step is in flight: at the end of the one that is, or at this instant, after arrivals.
+
+        ``act`` is given the time; if it returns False it is asked again before the next step.
+        """
+        self._pending.append(act)
+        if not self.wake():
+            self.cut(now)
+
+    def _do_pending(self, now: int) -> None:
+        left: list[Between] = []
+        while self._pending:  # what is done may ask for more
+            pending, self._pending = self._pending, []
+            left += [act for act in pending if act(now) is False]
+        self._pending = left
+
     def steps_done(self, now_ns: int) -> int:
         """Return how many steps of the run in flight ended before now."""
         return bisect_left(self.ends, now_ns) if self.steps else 0
@@ -335,6 +371,31 @@ class Lane:
             self.start_ns, self.steps = end_ns, 1  # the step that is lost is in flight
             if self.replica.num_stages > 1:
                 self.replica.lane_started(end_ns)
+
+    def lose(self, now: int) -> None:
+        """Stop dead: steps that ended before now are done, the one in flight is not.
+
+        What was to be done between steps still is: who asked for it looks whether it still makes sense.
+        """
+        start, in_flight = self.start_ns, self.steps
+        self._release_ended()
+        self.steps = self.steps_done(now)
+        if self.steps:
+            start = int(self.ends[self.steps - 1])
+            self._apply(start)
+        self.steps = 0
+        if in_flight and self.replica.num_stages == 1:
+            self._counters.busy_ns += now - start
+        self._boundary.callbacks = []  # SimPy can't take it out of its schedule
+        self._boundary = Boundary(self.env)
+        self._idle = True
+        for sequence in self.sequences:
+            sequence.planned = False
+        self.plan.changed = True
+        self.plan.reset()
+        self.shape.clear_decodes()
+        if self._pending:
+            self.wake()
 
     def _apply(self, end_ns: int) -> None:
         """Apply the steps done: tokens, KV, requests that end, prefills that complete."""
@@ -395,7 +456,7 @@ class Lane:
             sequence.last_token_ns = end_ns
             if sequence.base_generated == sequence._output_tokens:
                 self._finish(sequence, end_ns)
-            else:
+            elif self.replica.prefilled is None or not self.replica.prefilled(sequence, end_ns):
                 self._join_group(sequence)
 
     # ----------------------------------------------------------------------------------- sequences in and out
@@ -452,6 +513,26 @@ class Lane:
         del self.sequences[sequence]
         self.replica.num_running -= 1
 
+    def take_over(self, sequence: Sequence) -> None:
+        """Let a request run on whose KV is here, computed or copied, in its own blocks."""
+        self.sequences[sequence] = None
+        self.replica.num_running += 1
+        self._join_group(sequence)
+        if self.kv.caches_prefixes:
+            self.kv.computed(sequence, sequence.computed_tokens)
+
+    def detach(self, sequence: Sequence) -> None:
+        """Take a running request off this lane between two steps; it keeps its KV."""
+        if sequence.group is not None:
+            self.leave_group(sequence)
+        elif sequence in self.prefilling:
+            self.prefilling.remove(sequence)
+        if self.kv.caches_prefixes:
+            self.kv.computed(sequence, sequence.computed_tokens)
+        del self.sequences[sequence]
+        self.replica.num_running -= 1
+        sequence.state = MOVING
+
     def preempt(self, sequence: Sequence, swap: bool) -> int:
         """Take a running sequence out; return the ns that the step waits for its swap."""
         replica = self.replica
@@ -471,10 +552,7 @@ class Lane:
                 return stall_ns
         self.kv.computed(sequence, context)
         self.remove(sequence)
-        sequence.state = WAITING
-        sequence.prefill_target = sequence.prompt_tokens + sequence.base_generated
-        sequence.computed_tokens = 0
-        sequence.match_version = -1
+        sequence.recompute()
         reason = self._policy.refuses(sequence, self)
         if reason:
             replica.end(sequence, self.env.now, Outcome.FAILED, reason)

@@ -86,6 +86,10 @@ class SwapSpace:
         self.swaps_in += 1
         return self._move(blocks)
 
+    def drop(self, owner: object) -> None:
+        """Forget an owner's blocks: nobody will ask for them."""
+        self.used -= self._held.pop(owner)
+
     def _move(self, blocks: int) -> int:
         assert self._link is not None  # nothing is held without one
         moved = blocks * self._block_bytes

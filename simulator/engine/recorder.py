@@ -5,11 +5,15 @@ from __future__ import annotations
 from array import array
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from simulator.engine.histogram import DurationHistogram
+
+if TYPE_CHECKING:
+    from simulator.engine.sequence import Sequence
 
 
 class Outcome(IntEnum):
@@ -49,6 +53,8 @@ class Recorder:
             "output_tokens": column(np.int32, 0),
             "cached_tokens": column(np.int32, 0),
             "preemptions": column(np.int32, 0),
+            "attempts": column(np.int16, 1),
+            "migrations": column(np.int16, 0),
             "itl_max_ns": column(np.int64, -1),
             "replica": column(np.int32, -1),
             "outcome": column(np.int8, Outcome.UNFINISHED),
@@ -62,6 +68,8 @@ class Recorder:
         self.output_tokens = self.columns["output_tokens"].data
         self.cached_tokens = self.columns["cached_tokens"].data
         self.preemptions = self.columns["preemptions"].data
+        self.attempts = self.columns["attempts"].data
+        self.migrations = self.columns["migrations"].data
         self.itl_max = self.columns["itl_max_ns"].data
         self.replica = self.columns["replica"].data
         self.outcome = self.columns["outcome"].data
@@ -71,6 +79,32 @@ class Recorder:
         self.timeline = Timeline()
         self.batches: list[tuple[int, int, int, int, int, int, int]] | None = [] if keep_batches else None
         """Runs of steps as (replica, lane, start ns, end ns, steps, decodes, prompt tokens a step), if asked for."""
+
+    def end(self, sequence: Sequence, end_ns: int, outcome: Outcome, reason: str) -> None:
+        """Write down how a request ended, for the reason given if any."""
+        row = sequence.request_id
+        self.ended[row] = end_ns
+        self.outcome[row] = outcome
+        self.write_progress(sequence)
+        if reason:
+            self.reasons[row] = reason
+
+    def write_progress(self, sequence: Sequence) -> None:
+        """Write down what a request that is in no decode group got so far."""
+        row = sequence.request_id
+        generated = sequence.base_generated
+        self.output_tokens[row] = generated
+        if generated:
+            self.last_token[row] = sequence.last_token_ns
+        if sequence.preemptions:
+            self.preemptions[row] = sequence.preemptions
+        if sequence.itl_max_ns:  # of gaps that were its own; the gap log has the others
+            self.itl_max[row] = sequence.itl_max_ns
+
+    def forget(self, row: int) -> None:
+        """Forget what an attempt at a request got done, but for its gaps: another one begins, with nothing."""
+        self.queued[row] = self.scheduled[row] = self.first_token[row] = self.last_token[row] = -1
+        self.output_tokens[row] = self.cached_tokens[row] = 0
 
 
 class Timeline:

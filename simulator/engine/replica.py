@@ -13,11 +13,11 @@ from policies.protocols import BatchingPolicy, KVEvictionPolicy, QueueingPolicy
 from simulator.cost.shape import BatchShape, CostModel
 from simulator.engine.clock import Environment
 from simulator.engine.kv import KVManager, PrefixKVManager
-from simulator.engine.lane import Lane
+from simulator.engine.lane import Between, Lane
 from simulator.engine.links import Link, SwapSpace
 from simulator.engine.queue import FCFSQueue, KeyedQueue, WaitingQueue
 from simulator.engine.recorder import Outcome, Recorder, ReplicaCounters, Timeline
-from simulator.engine.sequence import ENDED, Sequence
+from simulator.engine.sequence import ENDED, MOVING, SWAPPED, WAITING, Sequence
 from simulator.engine.tenants import TenantQueue
 
 _FEW_SAMPLES = 16  # more than these are taken with arrays
@@ -82,6 +82,15 @@ class Replica:
         Called with the sequence, the time in ns and the outcome when a request ends here.
     fast_forward
         False makes every step an event of its own; results are the same.
+
+    Attributes
+    ----------
+    stretch
+        By how much its steps take longer than the cost model says; changed between steps only.
+    prefilled
+        Asked at the end of a prefill, with the sequence and the time in ns; True: it took the sequence off the lane.
+    losses
+        How often everything here was lost: who holds blocks here from before has none any more.
     """
 
     def __init__(
@@ -125,6 +134,9 @@ class Replica:
         self.num_running = 0
         self.counters = ReplicaCounters(least_free_kv_blocks=config.num_kv_blocks)
         self.first_stage_free_ns = 0
+        self.stretch = 1.0  # by how much its steps are longer than the cost model's: a straggler, a capped clock
+        self.prefilled: Callable[[Sequence, int], bool] | None = None
+        self.losses = 0
         self._stage_free_ns = [0] * config.num_stages
         self._on_end = on_end
         self._active_lanes = 0
@@ -167,6 +179,100 @@ class Replica:
             return  # it can't start before somebody ends, so the run in flight stays what it is
         lane.cut(now)
 
+    # ------------------------------------------------------------------------ what happens between two steps
+
+    def between_steps(self, act: Between) -> None:
+        """Do something when no step is in flight: now, after all arrivals of this instant, or at the next boundary.
+
+        With pipeline stages it is a boundary of the first lane. ``act`` is given the time; where it returns False it
+        is asked again before the next step. Everything that changes the replica's requests or KV from outside must
+        come this way, so that a fast-forwarded run and a stepwise one see it at the same instant.
+        """
+        self.lanes[0].between_steps(act, self.env.now)
+
+    def withdraw(self, sequence: Sequence) -> None:
+        """Take a request that has not ended out of this replica, wherever it stands, and free its KV; between steps.
+
+        Its progress is written back to it. With pipeline stages the batch that it is in must not be in flight.
+        """
+        state = sequence.state
+        if state is WAITING:
+            for entry in self.arriving:
+                if entry[1] is sequence:
+                    self.arriving.remove(entry)
+                    return
+            self.waiting.remove(sequence)
+            return
+        if state is SWAPPED:
+            self.swapped.remove(sequence)
+            self.swap_space.drop(sequence)
+        else:
+            self.detach(sequence)
+            self.kv.release(sequence)
+
+    def detach(self, sequence: Sequence) -> None:
+        """Take a running request off its lane between two steps; it keeps its KV (`Sequence.state` is MOVING)."""
+        if sequence.state is not MOVING:
+            self.lane_of(sequence).detach(sequence)
+
+    def lane_of(self, sequence: Sequence) -> Lane:
+        """Return the lane that a running request is on."""
+        return next(lane for lane in self.lanes if sequence in lane.sequences)
+
+    def has_place(self) -> bool:
+        """Tell whether one more request may run."""
+        return self.num_running < self.limits.max_num_seqs
+
+    def take_over(self, sequence: Sequence) -> None:
+        """Let a request run on whose KV is here, in its own blocks; between steps, where `has_place`.
+
+        With pipeline stages it joins the lane with the fewest requests.
+        """
+        min(self.lanes, key=lambda lane: len(lane.sequences)).take_over(sequence)
+
+    def lose_everything(self) -> list[Sequence]:
+        """Stop dead at this instant; return the requests that were here, in the order of their arrival.
+
+        Steps that ended before now are done, those in flight are lost, and so is all KV, cached or not.
+        """
+        now = self.env.now
+        if now >= self.next_sample_ns:
+            self.sample_until(now)
+        for lane in self.lanes:
+            lane.lose(now)
+        if self._active_lanes:
+            self.counters.busy_ns += now - self._busy_since_ns
+            self._active_lanes = 0
+        self.first_stage_free_ns = 0
+        self._stage_free_ns = [0] * self.num_stages
+        lost = [*self.waiting, *self.swapped, *(sequence for _, sequence in self.arriving)]
+        for lane in self.lanes:
+            lost += lane.sequences
+        for sequence in lost:
+            self.withdraw(sequence)
+        self.kv.clear()
+        self.losses += 1
+        return sorted(lost, key=lambda sequence: sequence.arrival_order)
+
+    def used_blocks_at(self, now_ns: int) -> int:
+        """Return the KV blocks in use, those of the step in flight included."""
+        return self.kv.used_blocks + sum(
+            lane.blocks_after_first(lane.steps_done(now_ns) + 1) for lane in self.lanes if lane.steps
+        )
+
+    def context_at(self, sequence: Sequence, now_ns: int) -> int:
+        """Return the tokens of a request of this replica that are in KV, of the steps that ended before now."""
+        context = sequence.context_tokens
+        if sequence.group is not None:
+            lane = next(lane for lane in self.lanes if lane.group is sequence.group)
+            return context + lane.steps_done(now_ns) if lane.shape.decodes else context
+        if sequence.planned:
+            for lane in self.lanes:
+                for planned, tokens, _ in lane.plan.chunks:
+                    if planned is sequence:
+                        return context + tokens * lane.steps_done(now_ns)
+        return context
+
     def may_admit_arriving(self) -> bool:
         """Tell whether a request that is not in the queue yet may start before a running one ends."""
         if not self.arriving:
@@ -199,24 +305,8 @@ class Replica:
     def end(self, sequence: Sequence, end_ns: int, outcome: Outcome, reason: str = "") -> None:
         """Write down how a request ended, and tell the cluster."""
         sequence.state = ENDED
-        recorder, row = self.recorder, sequence.request_id
-        recorder.ended[row] = end_ns
-        recorder.outcome[row] = outcome
-        self._write_progress(sequence)
-        if reason:
-            recorder.reasons[row] = reason
+        self.recorder.end(sequence, end_ns, outcome, reason)
         self._on_end(sequence, end_ns, outcome)
-
-    def _write_progress(self, sequence: Sequence) -> None:
-        recorder, row = self.recorder, sequence.request_id
-        generated = sequence.base_generated
-        recorder.output_tokens[row] = generated
-        if generated:
-            recorder.last_token[row] = sequence.last_token_ns
-        if sequence.preemptions:
-            recorder.preemptions[row] = sequence.preemptions
-        if sequence.itl_max_ns:  # of gaps that were its own; the gap log has the others
-            recorder.itl_max[row] = sequence.itl_max_ns
 
     # ---------------------------------------------------------------------------------------- steps and stages
 
@@ -270,9 +360,9 @@ class Replica:
             for sequence in list(lane.sequences):
                 if sequence.group is not None:
                     lane.leave_group(sequence)
-                self._write_progress(sequence)
+                self.recorder.write_progress(sequence)
         for sequence in [*self.waiting, *self.swapped, *(sequence for _, sequence in self.arriving)]:
-            self._write_progress(sequence)
+            self.recorder.write_progress(sequence)
         for lane in self.lanes:
             lane.group.gaps.close(self.recorder.itl_max)
         swap, counters = self.swap_space, self.counters

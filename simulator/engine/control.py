@@ -1,0 +1,364 @@
+"""What happens to requests beyond arriving, running and ending: sent elsewhere, taken back, moved, lost, tried again.
+
+A cluster without any of that has no `Control`, and pays nothing for it. Features (disaggregation, migration, scaling,
+faults, clients that give up ...) each add what they do to one through `Feature.attach`; they know this module, not one
+another.
+
+Two rules keep a fast-forwarded run equal to a stepwise one. What changes the requests or the KV of a replica goes
+through `Replica.between_steps`, and what is read of a replica is read as of the steps that ended before now
+(`Replica.used_blocks_at`, `Lane.steps_done`). The end of a replica (`Control.lose`) is the exception: it is immediate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from collections.abc import Sequence as SequenceOf
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from policies.protocols import PolicyError, RoutingPolicy
+from simulator.engine.clock import ARRIVALS, NS_PER_S, Boundary
+from simulator.engine.recorder import Outcome
+from simulator.engine.sequence import MOVING, Sequence
+
+if TYPE_CHECKING:
+    from simulator.engine.cluster import Cluster
+    from simulator.engine.replica import Replica
+
+
+_IDLE_TICKS = 1000
+
+
+class Transit(Protocol):
+    """A request between two replicas: its KV being copied, or waiting to be.
+
+    Attributes
+    ----------
+    replicas
+        Indices of those that hold or keep KV for it.
+    """
+
+    replicas: SequenceOf[int]
+
+    def abort(self, now_ns: int) -> Sequence:
+        """Stop it, give back what is kept for it elsewhere, and return the sequence, which holds what it held."""
+        ...
+
+    def destination_lost(self, now_ns: int) -> None:
+        """Hear that the replica that it was going to is gone: go elsewhere, or stay.
+
+        It is no transit any more when this is called, unless it makes itself one again.
+        """
+        ...
+
+
+class Feature(Protocol):
+    """Something that a cluster may have; made by `simulator.build` from one part of a scenario.
+
+    Attributes
+    ----------
+    name
+        Section of the summary that `describe` fills.
+    """
+
+    name: str
+
+    def attach(self, control: Control) -> None:
+        """Add what it does to a cluster that is about to run."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Return its section of the summary when the run is over."""
+        ...
+
+
+class Scope:
+    """Replicas that a router chooses among; to its policy it is the `policies.protocols.ClusterView`.
+
+    Parameters
+    ----------
+    replica_ids
+        Indices of the replicas in the cluster, ascending.
+    """
+
+    def __init__(
+        self, control: Control, router: RoutingPolicy, replica_ids: SequenceOf[int], rng: np.random.Generator
+    ) -> None:
+        self._control = control
+        self.router = router
+        self.rng = rng
+        self.members = tuple(replica_ids)
+        self.replica_ids: SequenceOf[int] = self.members
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look which members take requests now."""
+        self.replica_ids = tuple(index for index in self.members if self._control.takes_requests(index))
+        self._at = np.array(self.replica_ids, dtype=np.intp)
+
+    @property
+    def now_s(self) -> float:
+        return self._control.now_ns / NS_PER_S
+
+    @property
+    def num_replicas(self) -> int:
+        return len(self.replica_ids)
+
+    @property
+    def outstanding_requests(self) -> npt.NDArray[np.int64]:
+        return self._control.cluster.outstanding_requests[self._at]
+
+    @property
+    def outstanding_tokens(self) -> npt.NDArray[np.int64]:
+        return self._control.cluster.outstanding_tokens[self._at]
+
+    def choose(self, sequence: Sequence) -> int | None:
+        """Return the replica that the policy chooses for a request; None if none takes any."""
+        if not self.replica_ids:
+            return None
+        arrival = self._control.cluster.arrival_view(sequence)
+        chosen = self.router.route(arrival, self)
+        if not 0 <= chosen < len(self.replica_ids):
+            raise PolicyError(
+                f"routing policy {self.router.name!r} chose replica {chosen!r}; it must be 0 to "
+                f"{len(self.replica_ids) - 1}"
+            )
+        return self.replica_ids[chosen]
+
+
+class Control:
+    """See the module.
+
+    Attributes
+    ----------
+    arrivals
+        Where requests that arrive, or are tried again, are routed; a feature may replace it.
+    before_routing
+        Asked in order of each request, with the sequence and the time, before it is routed; True: it was dealt with
+        (rejected, kept back), and is not routed.
+    on_end
+        Called with the sequence, the time and the outcome when a request has ended for good.
+    on_no_replica
+        Called with the sequence and the time where no replica takes requests; by default the request waits for one.
+    on_members
+        Called with the time when replicas have begun or stopped to take requests.
+    transits
+        Requests between two replicas, by row.
+    live
+        Sequence of each request in the system, by row, wherever it is.
+    """
+
+    def __init__(self, cluster: Cluster, features: SequenceOf[Feature]) -> None:
+        self.cluster = cluster
+        self.env = cluster.env
+        number = len(cluster.replicas)
+        self._accepts = [True] * number
+        self._alive = [True] * number
+        self.live: dict[int, Sequence] = {}
+        self.transits: dict[int, Transit] = {}
+        self._homeless: dict[int, Sequence] = {}
+        self._ticks = 0
+        self.scopes: list[Scope] = []
+        self.before_routing: list[Callable[[Sequence, int], bool]] = []
+        self.on_end: list[Callable[[Sequence, int, Outcome], None]] = []
+        self.on_members: list[Callable[[int], None]] = []
+        self.on_no_replica: Callable[[Sequence, int], None] = self._wait_for_a_replica
+        self.arrivals = self.scope(cluster.router, range(number), cluster.rng)
+        self.features = tuple(features)
+        for feature in self.features:
+            feature.attach(self)
+
+    @property
+    def now_ns(self) -> int:
+        return self.env.now
+
+    def scope(self, router: RoutingPolicy, replica_ids: SequenceOf[int], rng: np.random.Generator) -> Scope:
+        """Return a router's view of some replicas, kept up to date."""
+        found = Scope(self, router, replica_ids, rng)
+        self.scopes.append(found)
+        return found
+
+    def at(self, delay_ns: int, act: Callable[[], None]) -> Boundary:
+        """Do something later, at least 0 ns from now, before the steps of that instant; returns its event."""
+        event = Boundary(self.env)
+        event.schedule(delay_ns, ARRIVALS, [lambda _: act()])
+        return event
+
+    def every(self, interval_ns: int, act: Callable[[], None]) -> None:
+        """Do something again and again, first after one interval, as long as requests are under way or to come.
+
+        Where nothing but such ticks is to come, 1,000 of them are waited for: nobody can help the requests left then.
+        """
+        self._ticks += 1
+        self.at(interval_ns, partial(self._tick, interval_ns, act, 0))
+
+    def _tick(self, interval_ns: int, act: Callable[[], None], idle: int) -> None:
+        self._ticks -= 1
+        if self.cluster.is_over:
+            return
+        act()
+        idle = idle + 1 if len(self.env._queue) <= self._ticks else 0
+        if idle < _IDLE_TICKS:
+            self._ticks += 1
+            self.at(interval_ns, partial(self._tick, interval_ns, act, idle))
+
+    def cancel(self, event: Boundary) -> None:
+        """Let an event that has not come do nothing."""
+        event.callbacks = []
+
+    # ------------------------------------------------------------------------------------ replicas come and go
+
+    def takes_requests(self, index: int) -> bool:
+        """Tell whether routers may choose a replica."""
+        return self._accepts[index]
+
+    def is_alive(self, index: int) -> bool:
+        """Tell whether a replica is up: whether what is sent there gets there."""
+        return self._alive[index]
+
+    def open(self, index: int) -> None:
+        """Let routers choose a replica."""
+        self._set_accepts(index, True)
+
+    def close(self, index: int) -> None:
+        """Let routers choose a replica no more; what is there stays, and ends there."""
+        self._set_accepts(index, False)
+
+    def _set_accepts(self, index: int, accepts: bool) -> None:
+        if self._accepts[index] == accepts:
+            return
+        self._accepts[index] = accepts
+        for scope in self.scopes:
+            scope.refresh()
+        now = self.now_ns
+        for listener in self.on_members:
+            listener(now)
+        if accepts:
+            homeless, self._homeless = self._homeless, {}
+            for sequence in homeless.values():
+                self.route(sequence, now)
+
+    def lose(self, index: int) -> list[Sequence]:
+        """Let a replica die at this instant; return the requests that were lost with it, in the order of arrival.
+
+        They are on no replica then, and the caller decides what becomes of each: `try_again`, `carry_on` or
+        `conclude`; if not at once, then only where `live` still has this very sequence. Close the replica first, unless
+        routers don't know yet.
+        """
+        self._alive[index] = False
+        now = self.now_ns
+        replica = self.cluster.replicas[index]
+        go_on = []
+        for transit in [transit for transit in self.transits.values() if index in transit.replicas]:
+            sequence = transit.abort(now)
+            del self.transits[sequence.request_id]
+            if sequence.replica != index:
+                go_on.append(transit)
+        here = (sequence for sequence in self.live.values() if sequence.replica == index and sequence.on_replica)
+        lost = [sequence for sequence in here if sequence.state is MOVING]
+        for sequence in lost:
+            replica.withdraw(sequence)
+        lost += replica.lose_everything()
+        for sequence in lost:
+            self.cluster.left(sequence)
+        for transit in go_on:
+            transit.destination_lost(now)
+        return sorted(lost, key=lambda sequence: sequence.arrival_order)
+
+    def restore(self, index: int) -> None:
+        """Let a replica that died be up again, empty; `open` lets routers choose it."""
+        self._alive[index] = True
+
+    # ---------------------------------------------------------------------------------------------- requests
+
+    def arrive(self, sequence: Sequence, now: int) -> None:
+        """Take in a request that has just reached the cluster."""
+        self.live[sequence.request_id] = sequence
+        self.route(sequence, now)
+
+    def route(self, sequence: Sequence, now: int, scope: Scope | None = None) -> None:
+        """Choose a replica for a request that is on none, and send it there."""
+        row = sequence.request_id
+        self.live[row] = sequence
+        for ask in self.before_routing:
+            if ask(sequence, now):
+                return
+        index = (scope or self.arrivals).choose(sequence)
+        if index is None:
+            self.on_no_replica(sequence, now)
+        else:
+            self.send(sequence, index, now)
+
+    def _wait_for_a_replica(self, sequence: Sequence, now: int) -> None:
+        self._homeless[sequence.request_id] = sequence
+
+    def send(self, sequence: Sequence, index: int, now: int) -> None:
+        """Send a request that is on no replica to one."""
+        self.live[sequence.request_id] = sequence
+        self.cluster.send(sequence, index, now)
+
+    def replica_of(self, sequence: Sequence) -> Replica:
+        """Return the replica that a sequence was last sent to."""
+        return self.cluster.replicas[sequence.replica]
+
+    def withdraw(self, row: int, then: Callable[[Sequence, int], None]) -> None:
+        """Take a request back from wherever it is, and hand it over with its progress; nothing if it ends before.
+
+        It happens when the step in flight has ended, if it is on a replica.
+        """
+        sequence = self.live.get(row)
+        if sequence is None:
+            return
+        if row in self._homeless:
+            del self._homeless[row]
+            then(sequence, self.now_ns)
+            return
+        transit = self.transits.pop(row, None)
+        if transit is not None:
+            sequence = transit.abort(self.now_ns)
+            self.live[row] = sequence
+        if not sequence.on_replica:
+            then(sequence, self.now_ns)
+            return
+        self.replica_of(sequence).between_steps(partial(self._take_back, row, sequence, then))
+
+    def _take_back(self, row: int, sequence: Sequence, then: Callable[[Sequence, int], None], now: int) -> None:
+        if self.live.get(row) is not sequence or row in self.transits:
+            self.withdraw(row, then)  # it has ended, or moved on meanwhile
+            return
+        if sequence.on_replica:
+            self.replica_of(sequence).withdraw(sequence)
+            self.cluster.left(sequence)
+        then(sequence, now)
+
+    def try_again(self, sequence: Sequence, now: int) -> None:
+        """Begin a request that is on no replica anew: a new attempt, nothing kept of the one before."""
+        recorder, row = self.cluster.recorder, sequence.request_id
+        recorder.forget(row)
+        recorder.attempts[row] += 1
+        self.route(sequence.successor(), now)
+
+    def carry_on(self, sequence: Sequence, now: int, scope: Scope | None = None) -> None:
+        """Send a request that is on no replica to one that recomputes its KV, and keep the tokens that it has."""
+        following = sequence.successor()
+        following.carry_on(sequence)
+        following.recompute()
+        self.route(following, now, scope)
+
+    def conclude(self, sequence: Sequence, now: int, outcome: Outcome, reason: str) -> None:
+        """End a request that is on no replica."""
+        self._homeless.pop(sequence.request_id, None)
+        self.cluster.conclude(sequence, now, outcome, reason)
+
+    def ended(self, sequence: Sequence, now: int, outcome: Outcome) -> None:
+        """Hear from the cluster that a request has ended for good."""
+        del self.live[sequence.request_id]
+        for listener in self.on_end:
+            listener(sequence, now, outcome)
+
+    def describe(self) -> Mapping[str, dict[str, Any]]:
+        """Return the features' sections of the summary."""
+        return {feature.name: feature.describe() for feature in self.features}

@@ -1,0 +1,143 @@
+"""KV kept on a replica for a request that is to come from another one, and its coming."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from simulator.engine.sequence import Sequence
+
+if TYPE_CHECKING:
+    from simulator.engine.control import Control
+
+
+class Place:
+    """Blocks on a replica for the context of a request that is elsewhere; a prefix that is cached there is used.
+
+    It asks for them between two steps of that replica, again before every step until they are free: requests whose
+    place comes late wait where they are, and that is the back-pressure of a full memory.
+
+    Parameters
+    ----------
+    sequence
+        The request, as it stands on the replica that it comes from.
+    index
+        Replica that it is to go to; it must be alive.
+    tokens
+        Context to keep room for.
+    granted
+        Called with the time in ns when the blocks are there.
+    keep_free_blocks
+        Blocks that must be left free beside them.
+
+    Attributes
+    ----------
+    cached_tokens
+        Tokens found in the prefix cache there, which needn't be sent.
+    is_granted
+        Whether the blocks are there.
+    """
+
+    def __init__(
+        self,
+        control: Control,
+        sequence: Sequence,
+        index: int,
+        tokens: int,
+        granted: Callable[[int], None],
+        *,
+        keep_free_blocks: int = 0,
+    ) -> None:
+        self.index = index
+        self.cached_tokens = 0
+        self.is_granted = False
+        self._control = control
+        self._replica = control.cluster.replicas[index]
+        self._coming = sequence.successor()
+        self._coming.prefill_target = max(tokens, 1)
+        self._tokens = tokens
+        self._granted = granted
+        self._keep_free_blocks = keep_free_blocks
+        self._is_open = True
+        self._losses = self._replica.losses
+        self._replica.between_steps(self._ask)
+
+    def _ask(self, now: int) -> bool:
+        if not self._is_open:
+            return True
+        kv, coming = self._replica.kv, self._coming
+        cached = kv.cached_tokens(coming)
+        if not kv.admit(coming, self._tokens, self._keep_free_blocks):
+            return False
+        self.cached_tokens, self.is_granted, self._losses = cached, True, self._replica.losses
+        self._granted(now)
+        return True
+
+    def grow(self, tokens: int) -> bool:
+        """Keep room for a longer context; False, with nothing changed, if blocks lack. Between two steps there."""
+        kv, coming = self._replica.kv, self._coming
+        need = kv.blocks_for(tokens) - kv.held_by(coming)
+        if need > 0:
+            if need > kv.free_blocks:
+                return False
+            kv.take(need)
+            coming.private_blocks += need
+        self._tokens = max(tokens, self._tokens)
+        return True
+
+    def give_up(self) -> None:
+        """Keep the blocks no longer, or stop asking for them; blocks of a replica that was lost are gone anyway."""
+        self._is_open = False
+        if self.is_granted:
+            self.is_granted = False
+            self._replica.between_steps(self._release)
+
+    def _release(self, _: int) -> None:
+        if self._replica.losses == self._losses:
+            self._replica.kv.release(self._coming)
+
+    def settle(self, sequence: Sequence, settled: Callable[[Sequence, int], None] | None = None) -> None:
+        """Let the request run on here, between two steps, as soon as one more may run; its KV must be here.
+
+        Parameters
+        ----------
+        sequence
+            The request on the replica that it comes from, detached there or withdrawn, its progress written back.
+        settled
+            Called with the sequence that it is from now on, and the time in ns.
+        """
+
+        def take_over(now: int) -> bool:
+            if not self._is_open:
+                return True
+            if not self._replica.has_place():
+                return False
+            self._is_open = self.is_granted = False
+            control, coming = self._control, self._coming
+            coming.carry_on(sequence)
+            if sequence.on_replica:
+                control.cluster.left(sequence)
+            control.transits.pop(coming.request_id, None)
+            control.live[coming.request_id] = coming
+            control.cluster.arrive_at(coming, self.index)
+            self._replica.take_over(coming)
+            if settled is not None:
+                settled(coming, now)
+            return True
+
+        self._replica.between_steps(take_over)
+
+
+def release_at_source(control: Control, sequence: Sequence) -> None:
+    """Free the KV of a detached sequence that runs on elsewhere, between two steps of the replica that it was on."""
+    replica = control.replica_of(sequence)
+    losses = replica.losses
+
+    def release(_: int) -> None:
+        if replica.losses == losses:
+            replica.kv.release(sequence)
+
+    replica.between_steps(release)
+
+
+__all__ = ["Place", "release_at_source"]

@@ -1,4 +1,4 @@
-"""Conformance checks for batching, queueing, routing and eviction policies: yours as well as the project's.
+"""Conformance checks for batching, queueing, routing, eviction and budget policies: yours as well as the project's.
 
 Run them all on a policy by its reference (a name, or ``path/to/file.py:ClassName``)::
 
@@ -23,8 +23,10 @@ from functools import partial
 from typing import Any
 
 from policies import registry
+from policies.budget import KVBudget, ModelFacts
 from policies.protocols import (
     BatchingPolicy,
+    KVBudgetPolicy,
     KVEvictionPolicy,
     Policy,
     PolicyError,
@@ -390,6 +392,35 @@ def check_ranks(factory: Factory) -> None:
         policy.evicted(rank)
 
 
+# ------------------------------------------------------------------------------------------------ KV budgets
+
+_MODELS = (
+    ModelFacts(32, 4096, 32, 8, 128, 2048, 16, 16),  # grouped queries, as Llama-3.1-8B
+    ModelFacts(24, 2048, 32, 32, 64, 4096, 16, 16),  # a key-value head for every query head, as OPT-1.3B
+    ModelFacts(1, 64, 2, 1, 32, 64, 8, 16),  # one layer, a cache in 8 bits
+)
+
+
+def check_budgets(factory: Factory) -> None:
+    """Check that a budget covers the model's layers, saves memory, and is always the same.
+
+    For models of several shapes; the policy is told nothing else.
+    """
+    for model in _MODELS:
+        policy = factory()
+        assert isinstance(policy, KVBudgetPolicy), f"is a {policy.kind} policy"
+        budget = policy.budget(model)
+        assert isinstance(budget, KVBudget), f"returns a {type(budget).__name__}; return a KVBudget"
+        assert budget.num_layers == model.num_layers, f"covers {budget.num_layers} of {model.num_layers} layers"
+        assert policy.budget(model) == budget, "two answers for one model differ"
+        assert budget.token_bits <= 2 * model.token_bits, "takes more than twice the memory that it should save"
+        assert pickle.loads(pickle.dumps(budget)) == budget, "the budget doesn't pickle"
+        if budget.capped:
+            kept = [budget.kept_tokens(prompt) for prompt in (1, 10, 1000, 100_000)]
+            assert all(tokens is not None and tokens >= 1 for tokens in kept), f"keeps {kept} tokens"
+            assert kept == sorted(kept, key=lambda tokens: tokens or 0), "keeps fewer tokens of a longer prompt"
+
+
 _EVERY = (check_documented, check_pickles, check_instances_are_independent)
 
 CHECKS: dict[str, tuple[Callable[[Factory], None], ...]] = {
@@ -407,5 +438,6 @@ CHECKS: dict[str, tuple[Callable[[Factory], None], ...]] = {
     "queueing": (*_EVERY, check_keys_order, check_works_without_predictor, check_chooses_a_tenant_who_waits),
     "routing": (*_EVERY, check_routes_to_replicas, check_same_seed_same_routes, check_follows_replica_count),
     "kv_eviction": (*_EVERY, check_ranks),
+    "kv_budget": (*_EVERY, check_budgets),
 }
 """The checks of each kind, in the order in which they are run."""

@@ -23,6 +23,8 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from policies.budget import KVBudget, ModelFacts
+
 UNBOUNDED = 1 << 60
 """What ``stable_steps`` returns when the policy itself sets no end: the engine ends it by its own events."""
 
@@ -389,6 +391,10 @@ class StepPlan(Protocol):
         """Decode one token of each of these requests only; O(batch). The others keep KV and wait a step."""
         ...
 
+    def decode_blocks(self, request: RequestView) -> int:
+        """Blocks that the next token of a request that is ready to decode takes: 0 or 1."""
+        ...
+
     def uncached_tokens(self, request: RequestView) -> int:
         """Tokens to compute if a waiting request were admitted now: without prefix-cache hits, at least 1."""
         ...
@@ -685,3 +691,18 @@ class KVEvictionPolicy(Policy):
 
     def evicted(self, rank: float) -> None:
         """Hear that a block of this rank was evicted (for policies that age)."""
+
+
+@dataclass
+class KVBudgetPolicy(Policy):
+    """Says what the engine keeps of each request's keys and values, and what that costs.
+
+    It answers once, when a run is built: what it returns is data (`policies.budget`), and all that anybody sees of it.
+    What a simulator can't see of it, the accuracy of the answers first, belongs into the class's docstring.
+    """
+
+    kind: ClassVar[str] = "kv_budget"
+
+    def budget(self, model: ModelFacts) -> KVBudget:
+        """Return the budget for a model."""
+        raise NotImplementedError

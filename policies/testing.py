@@ -510,6 +510,10 @@ class FakePlan:
         self.decoded = requests
         return len(requests)
 
+    def decode_blocks(self, request: RequestView) -> int:
+        """Blocks that the next token of a request takes."""
+        return self._replica.decode_need([self._own(request)])
+
     def uncached_tokens(self, request: RequestView) -> int:
         """Tokens to compute if the request were admitted now."""
         own = self._own(request)

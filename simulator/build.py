@@ -16,6 +16,7 @@ from simulator.engine.cluster import Cluster, Workload
 from simulator.engine.links import Link
 from simulator.engine.replica import EngineLimits, ReplicaConfig
 from simulator.errors import InputError, did_you_mean
+from simulator.kv_budget import budget_cost
 from simulator.models import kv_bytes_per_token, weight_bytes, weight_formats
 from simulator.resolve import Resolved, ResolvedPool, policy_maker
 from simulator.rng import PREDICTOR, ROUTER, stream
@@ -174,7 +175,8 @@ def build(resolved: Resolved, trace: Trace, *, stepwise: bool = False, keep_batc
 def _policies(resolved: Resolved) -> tuple[type[Policy], ...]:
     refs: list[PolicyRef] = [resolved.scenario.router]
     for each in resolved.pools:
-        refs += [ref for ref in (each.pool.batching, each.pool.queueing, each.pool.kv_eviction) if ref is not None]
+        pool = each.pool
+        refs += [ref for ref in (pool.batching, pool.queueing, pool.kv_eviction, pool.kv_budget) if ref is not None]
     return tuple(dict.fromkeys(registry.resolve(ref.kind, ref.name) for ref in refs))
 
 
@@ -311,6 +313,7 @@ def _replica_configs(each: ResolvedPool, resolved: Resolved, hashes: _Blocks | N
         num_stages=each.plan.pp,
         async_scheduling=bool(limits.async_scheduling),
         window=resolved.model.sliding_window,
+        kv_budget=each.kv_budget,
         swap_blocks=swap_blocks,
         kv_block_bytes=block_bytes,
         host_link=link,
@@ -324,7 +327,7 @@ def _pool_cost(each: ResolvedPool, resolved: Resolved) -> CostModel:
     cost = _cost(each, resolved)
     if each.pool.engine.shared_prefix_attention is not None:
         cost = with_shared_prefixes(cost, each, resolved.model)
-    return cost
+    return budget_cost(cost, each.kv_budget, resolved.model, each.pool, each.accelerator, each.plan.tp)
 
 
 def _cost(each: ResolvedPool, resolved: Resolved) -> CostModel:
@@ -386,6 +389,9 @@ def _pool_data(resolved: Resolved, configs: Sequence[ReplicaConfig]) -> tuple[Po
                 weight_bytes=weight_bytes(resolved.model, pool.dtypes.weights),
                 kv_bytes_per_token=kv_bytes_per_token(resolved.model, pool.dtypes.kv or resolved.model.base_dtype),
                 memory=each.memory,
+                kv_budget=each.kv_budget,
+                kv_budget_name=None if pool.kv_budget is None else pool.kv_budget.name,
+                kv_dtype=pool.dtypes.kv,
                 price_per_gpu_hour=pool.price_per_gpu_hour,
                 cost_sources=configs[first].cost.sources,
             )

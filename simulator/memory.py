@@ -10,6 +10,9 @@ shared by all layers, so how many tokens fit depends on the lengths of the reque
 are set aside and the rest holds the layers that attend to everything; or all layers keep all tokens, whichever holds
 more. Requests much longer than the window see what vLLM has; not modelled are the tokens that a prefill chunk holds
 beyond the window until its step ends, and the blocks that vLLM's groups of equal size leave unused.
+
+A KV budget (`policies.budget`) changes what a token takes, scales and low-rank parts included, and may leave the latest
+tokens of each request uncompressed: that is set aside for ``max_num_seqs`` requests, like windows.
 """
 
 from __future__ import annotations
@@ -100,7 +103,7 @@ class MemoryPlan:
     kv_bytes
         What is left for KV.
     kv_window_bytes
-        Of it, set aside for windows of sliding layers; 0 where all layers keep all tokens.
+        Of it, set aside for windows of sliding layers, or for the latest tokens that a KV budget leaves uncompressed.
     kv_bytes_per_token
         Per further token in the cache.
     block_size
@@ -161,7 +164,7 @@ class MemoryPlan:
             ("left for kv", self.kv_bytes),
         ]
         if self.kv_window_bytes:
-            rows.append(("of it, for windows", self.kv_window_bytes))
+            rows.append(("of it, set aside", self.kv_window_bytes))
         width = max(len(name) for name, _ in rows)
         blocks = "as given" if self.given_blocks else f"{self.kv_bytes_per_token} B a token"
         return "\n".join(
@@ -187,6 +190,8 @@ class _Limits:
     cuda_graph_bytes: int
     cuda_graphs_in_budget: bool
     hybrid_kv: bool
+    kv_share: float = 1.0
+    residual_tokens: int = 0
 
 
 def plan_memory(
@@ -205,6 +210,8 @@ def plan_memory(
     cuda_graph_bytes: int = CUDA_GRAPH_BYTES,
     cuda_graphs_in_budget: bool = False,
     hybrid_kv: bool = True,
+    kv_share: float = 1.0,
+    residual_tokens: int = 0,
     larger: Sequence[Accelerator] = (),
 ) -> MemoryPlan:
     """Return the memory plan of one replica.
@@ -234,6 +241,10 @@ def plan_memory(
         as ``VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS`` says) or from the reserve (before).
     hybrid_kv
         Whether the engine frees what sliding windows have left behind.
+    kv_share
+        Bytes that a token takes over those of the datatype, where a KV budget compresses it.
+    residual_tokens
+        Latest tokens of each request that it leaves uncompressed.
     larger
         Accelerators to propose where this one is too small.
 
@@ -266,6 +277,8 @@ def plan_memory(
         cuda_graph_bytes,
         cuda_graphs_in_budget,
         hybrid_kv,
+        kv_share,
+        residual_tokens,
     )
     worst = _worst_stage(model, accelerator, plan, limits)
     if num_kv_blocks is not None:
@@ -347,9 +360,12 @@ def _stage_plan(
     per_layer = -(-kv_elements_per_token_layer(model, plan.attention_ranks) * bits // 8)
     if plan.context == "ring":
         per_layer = share(per_layer, plan.cp)  # a rank holds its share of the tokens, so that much of each on average
-    per_token = per_layer * len(layers)
     window_bytes = 0
-    blocks = left // (per_token * limits.block_size)
+    if limits.kv_share != 1.0:
+        whole, per_layer = per_layer, math.ceil(per_layer * limits.kv_share)
+        window_bytes = limits.max_num_seqs * limits.residual_tokens * max(0, whole - per_layer) * len(layers)
+    per_token = per_layer * len(layers)
+    blocks = (left - window_bytes) // (per_token * limits.block_size)
     sliding = sum(model.is_sliding_layer(layer) for layer in layers) if model.sliding_window else 0
     if limits.hybrid_kv and 0 < sliding < len(layers) and model.sliding_window:
         kept = -(-model.sliding_window // limits.block_size) + 1  # a window may begin anywhere in a block

@@ -18,11 +18,13 @@ from hardware_profiles import (
     load_node,
 )
 from policies import registry
+from policies.budget import KVBudget
 from policies.protocols import BatchingPolicy, Policy
 from simulator.cost.efficiency import DEFAULT_HOST_OVERHEAD_S
 from simulator.engine_args import expand_args
 from simulator.engines import Engine, EngineDefaults, load_engine
 from simulator.errors import InputError, did_you_mean
+from simulator.kv_budget import memory_terms, resolve_budget, without_prefixes
 from simulator.memory import DEFAULT_GPU_MEMORY_UTILIZATION, MemoryPlan, MemoryTooSmallError, plan_memory
 from simulator.models import ModelSpec, load_model
 from simulator.network.slow_links import slow_link_note
@@ -56,6 +58,8 @@ class ResolvedPool:
         The engine preset; None where none was named.
     memory
         Memory plan of one replica.
+    kv_budget
+        What is kept of each request's KV; None: everything.
     """
 
     pool: Pool
@@ -65,6 +69,7 @@ class ResolvedPool:
     plan: ParallelPlan
     memory: MemoryPlan
     notes: tuple[str, ...] = ()
+    kv_budget: KVBudget | None = None
 
 
 @dataclass(frozen=True)
@@ -177,7 +182,13 @@ def _resolve_pool(pool: Pool, index: int, model: ModelSpec) -> ResolvedPool:
             "leave it out, or set it to false"
         )
     check_shared_prefix(pool, limits, model, f"cluster.pools.{index}")
-    memory = _plan_memory(pool, engine, model, accelerator, plan, limits)
+    budget = resolve_budget(pool, index, model, plan)
+    notes = list(defaults.notes)
+    if pool.kv_budget is not None:
+        notes += without_prefixes(budget, limits, pool.kv_budget.name)
+        if pool.cost.kind == "constant":
+            notes.append("steps of constant duration: the KV budget changes memory, not time")
+    memory = _plan_memory(pool, engine, model, accelerator, plan, limits, budget)
     limits["max_model_len"] = _max_model_len(limits["max_model_len"], model, memory, batching, index)
     data = pool.model_dump(mode="json", by_alias=True, exclude_none=True)
     data["accelerator"] = _absolute(pool.accelerator) if is_profile_file(pool.accelerator or "") else accelerator.name
@@ -195,8 +206,9 @@ def _resolve_pool(pool: Pool, index: int, model: ModelSpec) -> ResolvedPool:
         "queueing", {**(data.get("queueing") or {}), "name": _queueing(pool, batching, index)}
     )
     data["kv_eviction"] = _full_policy("kv_eviction", data["kv_eviction"])
+    if pool.kv_budget is not None:
+        data["kv_budget"] = _full_policy("kv_budget", data["kv_budget"])
     data["dtypes"].setdefault("kv", model.base_dtype)
-    notes = list(defaults.notes)
     if engine is not None and batching["name"] != engine.policy:
         other = batching["name"]
         notes.append(f"engine {engine.label} with the policy {other!r} in place of its own {engine.policy!r}")
@@ -211,6 +223,7 @@ def _resolve_pool(pool: Pool, index: int, model: ModelSpec) -> ResolvedPool:
         plan=plan,
         memory=memory,
         notes=tuple(notes),
+        kv_budget=budget,
     )
 
 
@@ -316,6 +329,7 @@ def _plan_memory(
     accelerator: Accelerator,
     plan: ParallelPlan,
     limits: Mapping[str, Any],
+    budget: KVBudget | None,
 ) -> MemoryPlan:
     kind = "profiled" if engine is None else engine.kv_memory
     fraction: float = limits["gpu_memory_utilization"]
@@ -333,6 +347,7 @@ def _plan_memory(
         max_num_seqs=limits["max_num_seqs"],
         sampled_seqs=None if profiled else 1,  # only vLLM's profiling run samples for every request that may run
         num_kv_blocks=limits["num_kv_blocks"],
+        **memory_terms(budget, model, pool.dtypes.kv),
     )
     try:
         memory = planned()
@@ -414,6 +429,8 @@ def limit_lines(pools: Sequence[ResolvedPool]) -> list[tuple[str, str]]:
                 f"max_model_len {limits.max_model_len}, prefix caching {caching}",
             )
         )
+        if pool.kv_budget is not None:
+            lines.append((f"KV budget{name}", _told(pool.kv_budget)))
         lines.append((f"Memory{name}", memory_line(memory)))
     return lines
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from policies.budget import KVBudget
     from simulator.engine.cluster import Cluster
     from simulator.memory import MemoryPlan
     from simulator.models.spec import ModelSpec
@@ -43,6 +44,8 @@ class PoolData:
         Of all weights of one replica.
     kv_bytes_per_token
         Of all layers of one replica, each key-value head once, sliding layers as if they kept every token.
+    kv_budget, kv_budget_name, kv_dtype
+        What is kept of each request's KV, None: everything; the policy that says so; the cache's datatype.
     price_per_gpu_hour
         In the scenario's currency; None where none was given.
     """
@@ -58,6 +61,9 @@ class PoolData:
     memory: MemoryPlan | None
     price_per_gpu_hour: float | None
     cost_sources: Sequence[str]
+    kv_budget: KVBudget | None = None
+    kv_budget_name: str | None = None
+    kv_dtype: str | None = None
 
 
 @dataclass(frozen=True)

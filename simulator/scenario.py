@@ -23,6 +23,7 @@ from simulator.scenario_base import AUTO, Count, Duration, Factor, Part, PolicyR
 from simulator.scenario_errors import Path as KeyPath
 from simulator.scenario_errors import Problem, ScenarioError, dotted, problems_of
 from simulator.scenario_keys import anchor_paths, set_key
+from simulator.scenario_kv_budget import KVBudgetRef
 from simulator.scenario_network import NetworkPart
 
 SCHEMA_VERSION = 1
@@ -343,6 +344,8 @@ class Pool(Part):
     """Order of the waiting queue; left out: the batching policy's."""
     kv_eviction: KVEvictionRef = Field(default_factory=lambda: KVEvictionRef(name="lru"))
     """Which cached blocks go first."""
+    kv_budget: KVBudgetRef | None = None
+    """What is kept of each request's keys and values; left out: everything."""
     price_per_gpu_hour: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | None = None
     """Price of one GPU for an hour, in a currency of your choice."""
     cost: Cost = Field(default_factory=Cost)

@@ -80,7 +80,7 @@ def anchor_paths(data: dict[str, Any], folder: Path) -> None:
         if isinstance(pool, dict):
             anchor(pool.get("cost"), "profile", lambda text: not is_package_name(text))
             anchor_list(pool.get("cost"), "profile")
-        for key in ("batching", "queueing", "kv_eviction"):
+        for key in ("batching", "queueing", "kv_eviction", "kv_budget"):
             anchor_policy(pool, key)
 
 

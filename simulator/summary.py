@@ -18,6 +18,7 @@ import numpy as np
 import simulator
 from simulator.engine.clock import NS_PER_S, to_s
 from simulator.engine.recorder import Outcome
+from simulator.kv_budget import describe_kv_budget
 from simulator.metrics import (
     OUTCOMES,
     Mask,
@@ -102,6 +103,7 @@ def summarize(data: RunData, rows: Rows) -> dict[str, Any]:
         "shared_prefix_attention": shared_prefix_section(cluster),
         "links": describe_links(getattr(cluster, "network", None), cluster.end_ns),
         "memory": _memory(data),
+        "kv_budget": describe_kv_budget(data),
         "efficiency": _efficiency(data, rows),
         "cost": cost(data.pools, window.duration_ns, rows, finished_inside),
         "energy": {"energy_j_per_token": None, "reason": "not modelled yet"},
@@ -415,6 +417,8 @@ def _efficiency(data: RunData, rows: Rows) -> dict[str, Any]:
         reasons["mfu"] = "the accelerator's peak FLOP/s is not known"
     if model.is_moe and reasons["mbu"] is None:
         reasons["mbu"] = "a mixture of experts: which experts' weights a step reads is not recorded"
+    elif any(pool.kv_budget is not None for pool in data.pools) and reasons["mbu"] is None:
+        reasons["mbu"] = "a KV budget: what its decodes read is not recorded"
     elif not _is_positive(bandwidth) and reasons["mbu"] is None:
         reasons["mbu"] = "the accelerator's memory bandwidth is not known"
     total = float(flops.sum())

@@ -56,7 +56,7 @@ class Fastgen(BatchingPolicy):
         for request in view.running:
             if request.remaining_prefill:
                 continue
-            if request.context_tokens % view.kv.block_size == 0:
+            if plan.decode_blocks(request):
                 if not free:
                     continue
                 free -= 1

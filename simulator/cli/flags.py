@@ -65,6 +65,7 @@ FLAGS: tuple[KeyFlag, ...] = (
     _pool("--policy", "batching", str, "Batching policy: a name of 'simulate policies', or path/to/file.py:Class."),
     _pool("--queueing", "queueing", str, "Order of the waiting queue."),
     _pool("--kv-eviction", "kv_eviction", str, "Which cached KV blocks go first."),
+    _pool("--kv-budget", "kv_budget", str, "What is kept of each request's keys and values."),
     KeyFlag("--router", "router", str, "Which replica serves a request."),
     KeyFlag("--predictor", "predictor", str, "What policies are told of output lengths: auto, none or oracle."),
     _pool("--max-num-seqs", "engine.max_num_seqs", int, "Most requests that run at a time on a replica."),

@@ -25,6 +25,10 @@ class BatchShape:
         Sum of min(attended, window) for the model's sliding window; equals ``decode_kv`` where it has none.
     decode_window_growth
         By how much ``decode_window_kv`` grows a step: the number of decodes that have not filled the window.
+    decode_reads
+        For each cap that a KV budget names: sum of min(attended, cap) over the decodes, sum of the squares of the same,
+        the number of decodes below the cap (by which the first grows a step), and the first sum over those alone. Empty
+        without such a budget; means nothing without decodes.
     chunks
         Prefill chunks as (new tokens, tokens in the cache before them), in the order of scheduling.
     prefill_tokens
@@ -46,6 +50,7 @@ class BatchShape:
         "chunks",
         "decode_kv",
         "decode_kv_sq",
+        "decode_reads",
         "decode_window_growth",
         "decode_window_kv",
         "decodes",
@@ -63,6 +68,7 @@ class BatchShape:
         self.decode_kv_sq = 0
         self.decode_window_kv = 0
         self.decode_window_growth = 0
+        self.decode_reads: list[tuple[int, int, int, int]] = []
         self.chunks: list[tuple[int, int]] = []
         self.prefill_tokens = 0
         self.padding_tokens = 0

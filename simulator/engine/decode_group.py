@@ -2,9 +2,9 @@
 
 All members decode one token a step, so a member that joined at step j with c tokens attends to c + s - j + 1 of them at
 step s, and sums over the members follow from sums of what doesn't change (``c - j + 1`` and its square). What happens
-to a single member (it ends, it outgrows a reservation or fills a sliding window) happens at a step that is known when
-it joins: those *milestones* stand in a heap. Gaps between tokens are the same for all members but those whose last
-token came at another time than the group's (``fresh``, until their first step).
+to a single member (it ends, outgrows a reservation, fills a sliding window or its KV budget) happens at a step that is
+known when it joins: those *milestones* stand in a heap. Gaps between tokens are the same for all members but those
+whose last token came at another time than the group's (``fresh``, until their first step).
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ import numpy as np
 import numpy.typing as npt
 
 from simulator.cost.shape import BatchShape
+from simulator.engine.budget import DecodeReads
 from simulator.engine.gap_log import GapLog
 from simulator.engine.histogram import Durations
 from simulator.engine.sequence import DECODING, Sequence
 from simulator.engine.tenants import TenantMembers
 
-_END, _GROW, _WINDOW = 0, 1, 2
+_END, _GROW, _WINDOW, _STOP, _READ = 0, 1, 2, 3, 4
+"""What a milestone is: the member ends; takes blocks from now on; fills the window; takes none any more (its KV budget
+is full); and from here on, fills the first, second ... of the budget's caps."""
 
 
 class DecodeGroup:
@@ -51,6 +54,8 @@ class DecodeGroup:
         When the last token came of every member that isn't fresh.
     tenants
         Counts of members by tenant, for a queue that chooses among tenants; None without one.
+    reads
+        Sums for the caps of a KV budget, set before anybody joins; None without any.
     milestones
         Heap of (step, order, what, epoch of the sequence, sequence), all ahead; those of a member that left are void,
         and change nothing when their step comes.
@@ -70,6 +75,7 @@ class DecodeGroup:
         "last_ns",
         "milestones",
         "phases",
+        "reads",
         "size",
         "step",
         "tenants",
@@ -83,6 +89,7 @@ class DecodeGroup:
         self.fresh: dict[Sequence, None] = {}
         self.last_ns = 0
         self.gaps = gaps
+        self.reads: DecodeReads | None = None
         self._block_size = block_size
         self._window = window
         # Sums over the members of attended tokens less steps done, and of their squares; the first also, and how many
@@ -113,13 +120,23 @@ class DecodeGroup:
             self._within_bases += base
             filled = self._window - base
             heappush(self.milestones, (filled, next(self._ties), _WINDOW, epoch, sequence))
+        if self.reads is not None:
+            for filled, number in self.reads.add(sequence, base, step, 1):
+                heappush(self.milestones, (filled, next(self._ties), _READ + number, epoch, sequence))
         ahead = held_blocks * size - context  # tokens until it needs another block
-        if ahead < size:
+        limit = -(-sequence.kv_limit // size)
+        if held_blocks >= limit:
+            pass  # it takes none any more
+        elif ahead < size:
             self.phases[(step + ahead) % size] += 1
             self.growing += 1
         else:
             near = step + ahead - size + 1
             heappush(self.milestones, (near, next(self._ties), _GROW, epoch, sequence))
+        if held_blocks < limit:
+            stop = step + (limit - 1) * size - context + 1  # the step after the one that takes its last block
+            if stop <= step + remaining:
+                heappush(self.milestones, (stop, next(self._ties), _STOP, epoch, sequence))
         heappush(self.milestones, (step + remaining, next(self._ties), _END, epoch, sequence))
         if self.size == 1:
             self.last_ns = sequence.last_token_ns
@@ -145,9 +162,12 @@ class DecodeGroup:
         if self._window is not None and context + 1 < self._window:
             self._within -= 1
             self._within_bases -= base
-        held_blocks = max(held_blocks, -(-context // size))
+        if self.reads is not None:
+            self.reads.add(sequence, base, self.step, -1)
+        limit = -(-sequence.kv_limit // size)
+        held_blocks = max(held_blocks, min(-(-context // size), limit))
         ahead = held_blocks * size - context
-        if ahead < size:
+        if ahead < size and held_blocks < limit:
             self.phases[(self.step + ahead) % size] -= 1
             self.growing -= 1
         if sequence in self.fresh:
@@ -174,6 +194,8 @@ class DecodeGroup:
             within = self._within
             shape.decode_window_kv = self._within_bases + within * step + (size - within) * self._window
             shape.decode_window_growth = within
+        if self.reads is not None:
+            shape.decode_reads = self.reads.describe(step)
 
     # ---------------------------------------------------------------------------------------------- blocks
 
@@ -254,7 +276,15 @@ class DecodeGroup:
             elif kind == _GROW:
                 self.phases[(step - 1) % self._block_size] += 1  # a block's length after it came near, less one
                 self.growing += 1
+            elif kind == _STOP:
+                self.phases[(step - 1) % self._block_size] -= 1
+                self.growing -= 1
             else:
-                self._within -= 1
-                self._within_bases -= sequence.base_context + 1 - sequence.join_step
+                base = sequence.base_context + 1 - sequence.join_step
+                if kind == _WINDOW:
+                    self._within -= 1
+                    self._within_bases -= base
+                else:
+                    assert self.reads is not None
+                    self.reads.fill(sequence, base, kind - _READ)
         return ended

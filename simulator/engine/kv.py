@@ -192,6 +192,7 @@ class KVManager:
     __slots__ = ("block_size", "free_blocks", "total_blocks", "version")
 
     caches_prefixes = False
+    drops_tokens = False
 
     def __init__(self, total_blocks: int, block_size: int) -> None:
         self.total_blocks = total_blocks
@@ -206,6 +207,10 @@ class KVManager:
 
     def blocks_for(self, tokens: int) -> int:
         """Blocks that hold so many tokens."""
+        return -(-tokens // self.block_size)
+
+    def blocks_of(self, sequence: Sequence, tokens: int) -> int:
+        """Blocks that a sequence takes with so many tokens of context, those that it shares with others included."""
         return -(-tokens // self.block_size)
 
     def take(self, blocks: int) -> None:
@@ -228,6 +233,9 @@ class KVManager:
         self.free_blocks -= need
         sequence.private_blocks = need
         return True
+
+    def prefilled(self, sequence: Sequence) -> None:
+        """Note that a sequence's prefill is complete; asked only where tokens are dropped then."""
 
     def computed(self, sequence: Sequence, tokens: int) -> None:
         """Note that the first ``tokens`` of the sequence's context are computed (or will be by this step)."""

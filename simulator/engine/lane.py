@@ -111,6 +111,7 @@ class Lane:
         self.swapped = replica.swapped
         group = SharingDecodeGroup if replica.shared_prefix_attention else DecodeGroup
         self.group = group(replica.kv.block_size, replica.window, GapLog(replica.recorder.itl))
+        self.group.reads = replica.decode_reads()
         self.prefilling: list[Sequence] = []
         self.sequences: dict[Sequence, None] = {}
         self.plan = Plan(self)
@@ -300,7 +301,7 @@ class Lane:
         need = self.group.blocks_needed(1, steps - 1) if self.shape.decodes else 0
         for sequence, tokens, reserve in plan.chunks:
             end = max(sequence.computed_tokens + steps * tokens, reserve)
-            need += max(0, kv.blocks_for(end) - kv.held_by(sequence))
+            need += max(0, kv.blocks_of(sequence, end) - kv.held_by(sequence))
         return need
 
     def _take_blocks_after_first(self, steps: int) -> None:
@@ -319,7 +320,7 @@ class Lane:
                 kv.take(group.blocks_needed(first, after - first))
             for sequence, tokens, reserve in plan.chunks:
                 computed = sequence.computed_tokens + after * tokens
-                need = max(0, kv.blocks_for(max(computed, reserve)) - kv.held_by(sequence))
+                need = max(0, kv.blocks_of(sequence, max(computed, reserve)) - kv.held_by(sequence))
                 kv.take(need)
                 sequence.private_blocks += need
                 kv.computed(sequence, computed)
@@ -456,7 +457,10 @@ class Lane:
             sequence.last_token_ns = end_ns
             if sequence.base_generated == sequence._output_tokens:
                 self._finish(sequence, end_ns)
-            elif self.replica.prefilled is None or not self.replica.prefilled(sequence, end_ns):
+                continue
+            if self.kv.drops_tokens:
+                self.kv.prefilled(sequence)
+            if self.replica.prefilled is None or not self.replica.prefilled(sequence, end_ns):
                 self._join_group(sequence)
 
     # ----------------------------------------------------------------------------------- sequences in and out
@@ -544,7 +548,7 @@ class Lane:
         replica.counters.preemptions += 1
         context = sequence.computed_tokens
         if swap and context:
-            stall_ns = replica.swap_space.put(sequence, self.kv.blocks_for(context))
+            stall_ns = replica.swap_space.put(sequence, self.kv.blocks_of(sequence, context))
             if stall_ns is not None:
                 self.remove(sequence)
                 sequence.state = SWAPPED
@@ -565,7 +569,7 @@ class Lane:
         replica, kv = self.replica, self.kv
         if replica.num_running >= self.limits.max_num_seqs:
             raise PolicyError(f"{self.policy_name}: swaps in beyond max_num_seqs = {self.limits.max_num_seqs}")
-        need = kv.blocks_for(sequence.computed_tokens)
+        need = kv.blocks_of(sequence, sequence.computed_tokens)
         if need + keep_free_blocks > kv.free_blocks:
             return None
         kv.take(need)

@@ -118,6 +118,13 @@ class Plan:
             self.changed, self.repeatable = True, False
         return self.decode_all()
 
+    def decode_blocks(self, request: RequestView) -> int:
+        sequence, kv = self._own(request), self._lane.kv
+        limit = -(-sequence.kv_limit // kv.block_size)
+        context = sequence.context_tokens
+        held = max(kv.held_by(sequence), min(-(-context // kv.block_size), limit))
+        return 1 if context >= held * kv.block_size and held < limit else 0
+
     # ------------------------------------------------------------------------------------------------ prefill
 
     def uncached_tokens(self, request: RequestView) -> int:
@@ -151,6 +158,8 @@ class Plan:
             if not 1 <= tokens <= sequence.prefill_target - done:
                 raise self._wrong_tokens(sequence, tokens, done)
             context = done + tokens if done + tokens > reserve_tokens else reserve_tokens
+            if context > sequence.kv_limit:
+                context = sequence.kv_limit
             need = -(-context // kv.block_size) - kv.held_by(sequence)
             if need > 0:
                 if need + keep_free_blocks > kv.free_blocks:

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from policies.budget import KVBudget
 from policies.protocols import BatchingPolicy, KVEvictionPolicy, QueueingPolicy
 from simulator.cost.shape import BatchShape, CostModel
+from simulator.engine.budget import BudgetKVManager, DecodeReads
 from simulator.engine.clock import Environment
 from simulator.engine.kv import KVManager, PrefixKVManager
 from simulator.engine.lane import Between, Lane
@@ -50,6 +52,8 @@ class ReplicaConfig:
         Each step is composed while the one before it runs, see `simulator.engine.lane`; one stage only.
     window
         Sliding window of the model, tokens; None without one.
+    kv_budget
+        What is kept and read of each sequence; None: everything.
     swap_blocks, kv_block_bytes, host_link
         Host memory for swapping in KV blocks, bytes of one block on one rank, and the link there.
     shared_prefix_attention
@@ -67,6 +71,7 @@ class ReplicaConfig:
     num_stages: int = 1
     async_scheduling: bool = False
     window: int | None = None
+    kv_budget: KVBudget | None = None
     swap_blocks: int = 0
     kv_block_bytes: int = 0
     host_link: Link | None = None
@@ -115,7 +120,10 @@ class Replica:
         self.async_scheduling = config.async_scheduling
         self.shared_prefix_attention = config.shared_prefix_attention
         self.kv: KVManager
-        if config.prefix_unit_blocks:
+        self._kv_budget = budget = config.kv_budget
+        if budget is not None and budget.capped:
+            self.kv = BudgetKVManager(config.num_kv_blocks, config.block_size, budget)
+        elif config.prefix_unit_blocks:
             self.kv = PrefixKVManager(
                 config.num_kv_blocks, config.block_size, config.prefix_unit_blocks, config.kv_eviction()
             )
@@ -149,6 +157,11 @@ class Replica:
         self.lanes = [Lane(self, i) for i in range(config.num_stages)]
         if self.tenants is not None:
             self.tenants.lanes = self.lanes
+
+    def decode_reads(self) -> DecodeReads | None:
+        """Return what a lane counts tokens read with under a KV budget; None where it needn't."""
+        budget = self._kv_budget
+        return None if budget is None or not budget.tracked else DecodeReads(budget)
 
     # ------------------------------------------------------------------------------------------------ arrivals
 

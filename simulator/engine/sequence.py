@@ -40,6 +40,8 @@ class Sequence:
     prefill_target
         Tokens to have in KV before the next output token: the prompt, after a recompute also what was
         generated before it.
+    kv_limit, kv_dropped
+        Tokens that it holds KV for at most, and blocks of its context that were dropped, see `simulator.engine.budget`.
     private_blocks, units
         KV held: blocks of its own, and prefix-cache units shared with others.
     last_token_ns
@@ -66,6 +68,8 @@ class Sequence:
         "hashes",
         "itl_max_ns",
         "join_step",
+        "kv_dropped",
+        "kv_limit",
         "last_token_ns",
         "load_tokens",
         "match",
@@ -124,6 +128,8 @@ class Sequence:
         self.epoch = 0
         self.planned = False
         self.private_blocks = 0
+        self.kv_limit = 1 << 60
+        self.kv_dropped = 0
         self.units: list[CacheUnit] = []
         self.match = 0
         self.match_version = -1
@@ -171,6 +177,8 @@ class Sequence:
         self.prefill_target = self.prompt_tokens + self.base_generated
         self.computed_tokens = 0
         self.match_version = -1
+        self.kv_limit = 1 << 60
+        self.kv_dropped = 0
 
     @property
     def arrival_s(self) -> float:

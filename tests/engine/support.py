@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.batching.vllm_v1 import VllmV1
+from policies.budget import KVBudget
 from policies.kv_eviction.lru import Lru
 from policies.protocols import BatchingPolicy, KVEvictionPolicy, QueueingPolicy, RoutingPolicy
 from policies.queueing.fcfs import Fcfs
@@ -104,6 +105,7 @@ def build(
     async_scheduling: bool = False,
     replicas: int = 1,
     window: int | None = None,
+    kv_budget: KVBudget | None = None,
     swap_blocks: int = 0,
     link: Link | None = None,
     shared_prefix_attention: bool = False,
@@ -142,6 +144,7 @@ def build(
         num_stages=stages,
         async_scheduling=async_scheduling,
         window=window,
+        kv_budget=kv_budget,
         swap_blocks=swap_blocks,
         kv_block_bytes=1000,
         host_link=link,

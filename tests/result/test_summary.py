@@ -286,6 +286,7 @@ def test_summary_keys() -> None:
         "shared_prefix_attention",
         "links",
         "memory",
+        "kv_budget",
         "efficiency",
         "cost",
         "energy",

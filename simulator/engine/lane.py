@@ -521,6 +521,8 @@ class Lane:
         """Let a request run on whose KV is here, computed or copied, in its own blocks."""
         self.sequences[sequence] = None
         self.replica.num_running += 1
+        if self.kv.drops_tokens:
+            self.kv.prefilled(sequence)
         self._join_group(sequence)
         if self.kv.caches_prefixes:
             self.kv.computed(sequence, sequence.computed_tokens)

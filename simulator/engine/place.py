@@ -76,7 +76,7 @@ class Place:
     def grow(self, tokens: int) -> bool:
         """Keep room for a longer context; False, with nothing changed, if blocks lack. Between two steps there."""
         kv, coming = self._replica.kv, self._coming
-        need = kv.blocks_for(tokens) - kv.held_by(coming)
+        need = kv.blocks_of(coming, tokens) - kv.held_by(coming)
         if need > 0:
             if need > kv.free_blocks:
                 return False

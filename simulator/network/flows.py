@@ -51,12 +51,16 @@ class LinkSpec:
         Paid once by a flow that crosses it, before its first byte moves.
     per_message_s
         Paid for each message of a flow, before its first byte moves.
+    never_full
+        Promises that the other links of its flows' paths never let through more than it can carry, so that rates are
+        worked out without it, as long as it has all of its bandwidth.
     """
 
     name: str
     bandwidth: float
     latency_s: float = 0.0
     per_message_s: float = 0.0
+    never_full: bool = False
 
     def __post_init__(self) -> None:
         if not (self.bandwidth > 0 and math.isfinite(self.bandwidth)):
@@ -92,6 +96,7 @@ class Flow:
     __slots__ = (
         "_done",
         "_left",
+        "_limits",
         "_network",
         "_since",
         "_version",
@@ -109,6 +114,7 @@ class Flow:
         self._network = network
         self._done: Done | None = done
         self._left = float(num_bytes)
+        self._limits = network._limits(path)
         self._since = 0
         self._version = 0
         self.flow_id = flow_id
@@ -201,6 +207,7 @@ class Network:
         self._capacity = [link.bandwidth for link in self.links]
         self.capacity_changes = 0
         """How often `set_capacity` was called."""
+        self._loose = [link.never_full for link in self.links]
         self._on: list[dict[Flow, None]] = [{} for _ in self.links]
         self._bytes = [0] * len(self.links)
         self._busy_ns = [0] * len(self.links)
@@ -325,8 +332,16 @@ class Network:
             raise ValueError(f"a link has 0 to 1 times its bandwidth, got {factor!r}")
         self._capacity[link] = self.links[link].bandwidth * factor
         self.capacity_changes += 1
+        if self._loose[link] and factor < 1:
+            self._loose[link] = False
+            for flow in self.active:
+                flow._limits = self._limits(flow.path)
         self._dirty.add(link)
         self._wake_by(self.env.now)
+
+    def _limits(self, path: Path) -> Path:
+        """Return the links of a path that may be full."""
+        return tuple(link for link in path if not self._loose[link])
 
     def _cancel(self, flow: Flow) -> int:
         flow._done = None
@@ -430,7 +445,7 @@ class Network:
     def _share(self, now: int) -> None:
         """Work out new rates on the links that changed and all that connect with them."""
         links, flows = self._connected()
-        rates = max_min_rates(self._capacity, [flow.path for flow in flows])
+        rates = max_min_rates(self._capacity, [flow._limits for flow in flows])
         for flow, rate in zip(flows, rates, strict=True):
             if rate == flow.rate:
                 continue
@@ -441,7 +456,7 @@ class Network:
                 at_ns = now + round(flow._left * NS_PER_S / rate)
                 heappush(self._coming, (at_ns, _END, flow.flow_id, flow._version, flow))
         if self.timeline is not None:
-            for link in sorted(links):
+            for link in sorted(links.union(*(flow.path for flow in flows))):
                 carried = math.fsum(flow.rate * flow.path.count(link) for flow in self._on[link])
                 self.timeline.append((now, link, carried))
         self._dirty.clear()
@@ -449,13 +464,13 @@ class Network:
     def _connected(self) -> tuple[set[int], list[Flow]]:
         """Return the links that changed with all that flows connect them with, and those flows by start."""
         links = set(self._dirty)
-        reached = list(links)
+        reached = [link for link in links if not self._loose[link]]
         flows: set[Flow] = set()
         while reached:
             for flow in self._on[reached.pop()]:
                 if flow not in flows:
                     flows.add(flow)
-                    fresh = set(flow.path) - links
+                    fresh = set(flow._limits) - links
                     links |= fresh
                     reached += fresh
         return links, sorted(flows, key=lambda flow: flow.flow_id)

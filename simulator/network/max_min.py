@@ -26,38 +26,51 @@ def max_min_rates(capacities: Sequence[float] | Mapping[int, float], paths: Sequ
         Shape (flows,), in the unit of the capacities. A rate can't be raised but at the cost of one that is not larger.
         The rates depend on the order neither of the flows nor of the links, not even in the last bit.
     """
-    rates = [math.inf] * len(paths)
-    left: dict[int, float] = {}  # capacity that flows with a rate leave over
-    open_flows: dict[int, list[int]] = {}  # of each link, once for each time that it stands in a path
+    users: dict[int, list[int]] = {}  # flows of each link in order, one once for each time that it crosses the link
     for flow, path in enumerate(paths):
         for link in path:
-            if link not in left:
-                left[link] = float(capacities[link])
-                open_flows[link] = []
-            open_flows[link].append(flow)
-    count = {link: len(flows) for link, flows in open_flows.items()}
+            users.setdefault(link, []).append(flow)
+    own = [math.inf] * len(paths)  # what the links that a flow has for itself let through
+    left: dict[int, float] = {}  # of each link that flows share: capacity that flows with a rate leave over
+    count: dict[int, int] = {}  # and how many flows have none yet
+    for link, flows in users.items():
+        if flows[0] == flows[-1]:
+            own[flows[0]] = min(own[flows[0]], capacities[link] / len(flows))
+        else:
+            left[link], count[link] = float(capacities[link]), len(flows)
+    shared = [[link for link in path if link in count] for path in paths]
+    by_own = sorted((flow for flow, path in enumerate(paths) if path), key=own.__getitem__)
+    rates = [math.inf] * len(paths)
     settled = [False] * len(paths)
-    floor = 0.0
-    while count:
+    floor, first = 0.0, 0
+    while True:
+        while first < len(by_own) and settled[by_own[first]]:
+            first += 1
+        if first == len(by_own):
+            return rates
         # The links that fill first, at the level that the rising rates have then.
         levels = {link: left[link] / count[link] for link in count}
-        lowest = min(levels.values())
+        lowest = min(min(levels.values(), default=math.inf), own[by_own[first]])
+        full = [link for link, level in levels.items() if level == lowest]
+        reached = [flow for link in full for flow in users[link]]
+        for flow in by_own[first:]:
+            if own[flow] > lowest:
+                break
+            reached.append(flow)
         # A level falls below the last one by rounding only, and capacity that is left by rounding may be below 0.
         floor = max(floor, lowest)
         taken: dict[int, int] = {}
-        for link in [link for link, level in levels.items() if level == lowest]:
-            for flow in open_flows[link]:
-                if not settled[flow]:
-                    settled[flow] = True
-                    rates[flow] = floor
-                    for crossed in paths[flow]:
-                        taken[crossed] = taken.get(crossed, 0) + 1
+        for flow in reached:
+            if not settled[flow]:
+                settled[flow] = True
+                rates[flow] = floor
+                for link in shared[flow]:
+                    taken[link] = taken.get(link, 0) + 1
         for link, times in taken.items():
             count[link] -= times
             left[link] -= times * floor
             if not count[link]:
                 del count[link]
-    return rates
 
 
 def completion_times(

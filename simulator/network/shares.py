@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -43,18 +44,18 @@ def kv_shares(
     list of (sender's rank, receiver's rank, bytes)
         Ranks stage by stage; every pair once. The bytes add up to ``num_bytes`` times the receiver's copies.
     """
-    chosen = list(range(num_layers)) if layers is None else list(layers)
-    at = {layer: i for i, layer in enumerate(chosen)}
+    chosen = range(num_layers) if layers is None else layers
     held, wanted = min(sender.tp, num_kv_heads), min(receiver.tp, num_kv_heads)
     alike = sender.tp // held
     found = []
     for from_stage, of_sender in enumerate(sender.stage_layers(num_layers)):
         for to_stage, of_receiver in enumerate(receiver.stage_layers(num_layers)):
-            here = [at[layer] for layer in of_sender if layer in at and layer in of_receiver]
-            if not here:
+            # Stages hold consecutive layers, so what two of them have in common is consecutive among the chosen.
+            first = bisect_left(chosen, max(of_sender.start, of_receiver.start))
+            last = bisect_left(chosen, min(of_sender.stop, of_receiver.stop))
+            if first >= last:
                 continue
-            # Stages hold consecutive layers, so these bytes are consecutive too.
-            begin, end = num_bytes * here[0] // len(chosen), num_bytes * (here[-1] + 1) // len(chosen)
+            begin, end = num_bytes * first // len(chosen), num_bytes * last // len(chosen)
             for rank in range(receiver.tp):
                 shard = rank * wanted // receiver.tp
                 for other in range(held):

@@ -26,7 +26,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from hardware_profiles import NodeType
 from simulator.cost.links import NVLINK_LATENCY_S, PCIE_LATENCY_S
@@ -44,13 +44,12 @@ WITHOUT_GPUDIRECT = ("ENA", "Ethernet")
 """Names of interfaces that node types give to those without RDMA: AWS ENA (RDMA is EFA's), plain Ethernet."""
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """Where data is: a GPU's memory, a node's host memory or flash, or the shared storage (``node`` is then -1)."""
 
     kind: Literal["gpu", "host", "flash", "remote"]
     node: int = -1
-    index: int = 0
+    number: int = 0
 
 
 def gpu(node: int, index: int) -> Endpoint:
@@ -148,9 +147,17 @@ class Topology:
 
     # ----------------------------------------------------------------------------------------------------- links
 
-    def _add(self, name: str, bandwidth: float, latency_s: float = 0.0, per_message_s: float = 0.0) -> int:
+    def _add(
+        self,
+        name: str,
+        bandwidth: float,
+        latency_s: float = 0.0,
+        per_message_s: float = 0.0,
+        *,
+        never_full: bool = False,
+    ) -> int:
         self._index[name] = len(self._specs)
-        self._specs.append(LinkSpec(name, bandwidth, latency_s, per_message_s))
+        self._specs.append(LinkSpec(name, bandwidth, latency_s, per_message_s, never_full))
         return self._index[name]
 
     def _add_node(self, node: Node) -> tuple[_Interface, ...]:
@@ -206,6 +213,7 @@ class Topology:
 
     def _add_spine(self) -> None:
         """Make the bundle of links between each leaf switch and the spine."""
+        taken = self.part.oversubscription
         below: dict[tuple[int, int], float] = {}
         for interfaces in self._interfaces:
             for nic in interfaces:
@@ -213,7 +221,8 @@ class Topology:
         for (group, rail), rate in sorted(below.items()):
             for way in ("up", "down"):
                 name = f"leaf{group}.{rail}/{way}"
-                self._add(name, rate / self.part.oversubscription, self.part.hop_latency_s)
+                # Without oversubscription the interfaces below never have more to send or to take in.
+                self._add(name, rate / taken, self.part.hop_latency_s, never_full=taken == 1)
 
     # ---------------------------------------------------------------------------------------------------- routes
 
@@ -286,12 +295,12 @@ class Topology:
         kind, name = self.nodes[source.node].type, f"node{source.node}"
         if kind.fabric == "nvswitch":
             return self._of(source, "nvlink-out"), self._of(target, "nvlink-in")
-        direct = self._index.get(f"{name}/gpu{source.index}-gpu{target.index}")
+        direct = self._index.get(f"{name}/gpu{source.number}-gpu{target.number}")
         if direct is not None:
             return (direct,)
         up, down = self._up(source), self._down(target)
         per = kind.gpus_per_pcie_switch
-        if source.index // per == target.index // per:
+        if source.number // per == target.number // per:
             return up[0], down[-1]
         return up + down
 
@@ -305,7 +314,7 @@ class Topology:
         return same and a.index // size == b.index // size
 
     def _of(self, at: Endpoint, port: str) -> int:
-        return self._index[f"node{at.node}/gpu{at.index}/{port}"]
+        return self._index[f"node{at.node}/gpu{at.number}/{port}"]
 
     def _up(self, at: Endpoint) -> Path:
         """Return the links from a GPU to the host's root complex."""
@@ -316,7 +325,7 @@ class Topology:
 
     def _uplink(self, at: Endpoint, way: str) -> Path:
         per = self.nodes[at.node].type.gpus_per_pcie_switch
-        return () if per == 1 else (self._index[f"node{at.node}/pcie-switch{at.index // per}/{way}"],)
+        return () if per == 1 else (self._index[f"node{at.node}/pcie-switch{at.number // per}/{way}"],)
 
     def _nearest(self, at: Endpoint) -> list[_Interface]:
         """Return the interfaces of a GPU: its own, or the one that it shares with its neighbours; of a host: all."""
@@ -325,8 +334,8 @@ class Topology:
             return list(interfaces)
         gpus, number = self.nodes[at.node].type.gpus, len(interfaces)
         if number < gpus:
-            return [interfaces[at.index * number // gpus]]
-        return [nic for k, nic in enumerate(interfaces) if k * gpus // number == at.index]
+            return [interfaces[at.number * number // gpus]]
+        return [nic for k, nic in enumerate(interfaces) if k * gpus // number == at.number]
 
     def _leaving(self, at: Endpoint, staged: bool) -> list[_Attached]:
         """Return the interfaces that data leaves an endpoint by, with the links to each."""
@@ -385,7 +394,7 @@ class Topology:
 
 
 def _said(at: Endpoint) -> str:
-    where = {"gpu": f"GPU {at.index}", "host": "host memory", "flash": "flash"}
+    where = {"gpu": f"GPU {at.number}", "host": "host memory", "flash": "flash"}
     return "shared storage" if at.kind == "remote" else f"{where[at.kind]} of node {at.node}"
 
 

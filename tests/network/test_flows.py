@@ -274,6 +274,26 @@ def test_every_byte_is_delivered_once_and_no_link_carries_more_than_it_can(
     assert simulate() == simulate()
 
 
+def test_a_link_that_is_never_full_does_not_connect_flows_until_it_is_degraded() -> None:
+    """Two flows of 2 GB over a link of 1 GB/s each and one of 2 GB/s that both cross, which lets 0.5 through later."""
+    env = Environment(initial_time=0)
+    links = [LinkSpec("a", GB), LinkSpec("b", GB), LinkSpec("both", 2 * GB, never_full=True)]
+    network = Network(env, links, keep_timeline=True)
+    ended: list[int] = []
+    first = network.start((0, 2), 2 * GB, ended.append)
+    env.run(until=1)
+    version = first._version
+    network.start((1, 2), 2 * GB, ended.append)
+    env.run(until=NS_PER_S)
+    assert first._version == version and first.rate == GB
+    network.set_capacity(2, 0.25)
+    env.run()
+    # 1 GB is left of the first and a nanosecond's byte more of the second: 0.25 GB/s each.
+    assert ended == [5 * NS_PER_S, 5 * NS_PER_S + 2]
+    assert network.use(2).bytes == 4 * GB and network.use(2).peak_flows == 2
+    assert network.timeline is not None and (1, 2, 2.0 * GB) in network.timeline
+
+
 def test_a_group_of_nothing_but_empty_flows_ends() -> None:
     lab = Lab(1)
     group: FlowGroup = lab.network.start_group([((0,), 0), ((), 0)], lab.done("both"))  # type: ignore[arg-type]

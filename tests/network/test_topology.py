@@ -239,6 +239,9 @@ def test_an_oversubscribed_leaf_spine() -> None:
     up, lone = top.links[top.link("leaf0.0/up")], top.links[top.link("leaf1.0/up")]
     assert up.bandwidth == pytest.approx(16 * 45 * GB / 4) and up.latency_s == 1e-6
     assert lone.bandwidth == pytest.approx(8 * 45 * GB / 4)
+    assert not up.never_full
+    whole = topology(pool("dgx-h100"))
+    assert whole.links[whole.link("leaf0.3/up")].never_full
 
 
 def test_rails_of_other_groups_are_reached_over_the_spine() -> None:

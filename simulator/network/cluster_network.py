@@ -15,7 +15,7 @@ from simulator.errors import InputError
 from simulator.network.flows import Done, FlowGroup, Network, Path, stripe
 from simulator.network.max_min import completion_times
 from simulator.network.placement import PoolNodes
-from simulator.network.shares import even_shares, kv_shares
+from simulator.network.shares import even_shares, kv_shares, overlaps
 from simulator.network.topology import Endpoint, Topology, flash, gpu, host, remote
 
 if TYPE_CHECKING:
@@ -212,9 +212,10 @@ class ClusterNetwork:
             ]
         else:
             others = self.topology.placement(to)
+            units = len(ranks) * len(others)
             found = [
-                (_at(source, ranks[i]), _at(target, others[j]), size)
-                for i, j, size in _overlaps(len(ranks), len(others), num_bytes)
+                (_at(source, ranks[i]), _at(target, others[j]), num_bytes * high // units - num_bytes * low // units)
+                for i, j, low, high in overlaps(len(ranks), len(others))
             ]
         merged: dict[tuple[Endpoint, Endpoint], int] = {}
         for begin, end, size in found:
@@ -234,18 +235,6 @@ def _at(place: Place, rank: tuple[int, int]) -> Endpoint:
     if place == "remote":
         return remote()
     return host(rank[0]) if place == "host" else flash(rank[0])
-
-
-def _overlaps(senders: int, receivers: int, num_bytes: int) -> list[tuple[int, int, int]]:
-    """Return (sender, receiver, bytes) where both divide the same bytes evenly, in order."""
-    units = senders * receivers
-    found = []
-    for i in range(senders):
-        for j in range(receivers):
-            low, high = max(i * receivers, j * senders), min((i + 1) * receivers, (j + 1) * senders)
-            if low < high:
-                found.append((i, j, num_bytes * high // units - num_bytes * low // units))
-    return found
 
 
 # -------------------------------------------------------------------------------------------------------- building

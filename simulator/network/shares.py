@@ -28,7 +28,7 @@ def kv_shares(
 
     Ranks hold the key-value heads of their tensor parallel share in the layers of their stage; with more ranks than
     heads, neighbours hold the same head (as `simulator.parallel.tp_feasible` says), each of the receiver's copies is
-    sent, and those of the sender take turns.
+    sent, and those of the sender take turns. Context parallel ranks divide heads (Ulysses) or tokens (ring).
 
     Parameters
     ----------
@@ -42,11 +42,13 @@ def kv_shares(
     Returns
     -------
     list of (sender's rank, receiver's rank, bytes)
-        Ranks stage by stage; every pair once. The bytes add up to ``num_bytes`` times the receiver's copies.
+        Ranks stage by stage, then by part of the tokens, then by heads; every pair once. The bytes add up to
+        ``num_bytes`` times the receiver's copies.
     """
     chosen = range(num_layers) if layers is None else layers
-    held, wanted = min(sender.tp, num_kv_heads), min(receiver.tp, num_kv_heads)
-    alike = sender.tp // held
+    from_parts, to_parts = _token_parts(sender), _token_parts(receiver)
+    tokens = overlaps(from_parts, to_parts)
+    heads = _heads_between(sender.attention_ranks, receiver.attention_ranks, num_kv_heads)
     found = []
     for from_stage, of_sender in enumerate(sender.stage_layers(num_layers)):
         for to_stage, of_receiver in enumerate(receiver.stage_layers(num_layers)):
@@ -55,17 +57,46 @@ def kv_shares(
             last = bisect_left(chosen, min(of_sender.stop, of_receiver.stop))
             if first >= last:
                 continue
-            begin, end = num_bytes * first // len(chosen), num_bytes * last // len(chosen)
-            for rank in range(receiver.tp):
-                shard = rank * wanted // receiver.tp
-                for other in range(held):
-                    # Both shards as parts of held x wanted equal ones.
-                    low, high = max(other * wanted, shard * held), min((other + 1) * wanted, (shard + 1) * held)
-                    if low >= high:
-                        continue
-                    units = held * wanted
-                    size = (end - begin) * high // units - (end - begin) * low // units
-                    found.append(
-                        (from_stage * sender.tp + other * alike + rank % alike, to_stage * receiver.tp + rank, size)
-                    )
+            in_layers = num_bytes * last // len(chosen) - num_bytes * first // len(chosen)
+            for from_part, to_part, low, high in tokens:
+                units = from_parts * to_parts
+                in_tokens = in_layers * high // units - in_layers * low // units
+                sends = (from_stage * from_parts + from_part) * sender.attention_ranks
+                receives = (to_stage * to_parts + to_part) * receiver.attention_ranks
+                for rank, other, below, above, shards in heads:
+                    size = in_tokens * above // shards - in_tokens * below // shards
+                    found.append((sends + rank, receives + other, size))
     return found
+
+
+def overlaps(senders: int, receivers: int) -> list[tuple[int, int, int, int]]:
+    """Return (sender, receiver, low, high) where both divide the same thing evenly, in order.
+
+    What sender and receiver have in common is from ``low`` to ``high`` of ``senders x receivers`` equal parts.
+    """
+    found = []
+    for i in range(senders):
+        for j in range(receivers):
+            low, high = max(i * receivers, j * senders), min((i + 1) * receivers, (j + 1) * senders)
+            if low < high:
+                found.append((i, j, low, high))
+    return found
+
+
+def _token_parts(plan: ParallelPlan) -> int:
+    """Return how many ranks the tokens of a request's KV are divided over (ring), each beside those of its heads."""
+    return plan.gpus // (plan.pp * plan.attention_ranks)
+
+
+def _heads_between(senders: int, receivers: int, num_kv_heads: int) -> list[tuple[int, int, int, int, int]]:
+    """Return (sender, receiver, low, high, of how many parts) of the heads that the one sends to the other."""
+    held, wanted = min(senders, num_kv_heads), min(receivers, num_kv_heads)
+    alike = senders // held
+    of_shard: dict[int, list[tuple[int, int, int]]] = {}
+    for i, j, low, high in overlaps(held, wanted):
+        of_shard.setdefault(j, []).append((i, low, high))
+    return [
+        (i * alike + rank % alike, rank, low, high, held * wanted)
+        for rank in range(receivers)
+        for i, low, high in of_shard[rank * wanted // receivers]
+    ]

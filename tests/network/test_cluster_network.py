@@ -79,13 +79,30 @@ def test_copies_of_heads_are_sent_to_every_rank_that_keeps_one() -> None:
     assert shares(four, ParallelPlan(tp=2), 100, num_kv_heads=2) == [(0, 0, 50), (3, 1, 50)]
 
 
-plans = st.builds(ParallelPlan, tp=st.sampled_from([1, 2, 4, 8, 16]), pp=st.sampled_from([1, 2, 3]))
+def test_context_parallel_ranks_divide_heads_or_tokens() -> None:
+    one, ring = ParallelPlan(), ParallelPlan(cp=2, context="ring")
+    ulysses = ParallelPlan(cp=2, context="ulysses")
+    assert shares(one, ring, 100, num_kv_heads=1) == [(0, 0, 50), (0, 1, 50)]  # half of the tokens each
+    assert shares(one, ulysses, 100) == [(0, 0, 50), (0, 1, 50)]  # half of the heads each
+    assert shares(one, ulysses, 100, num_kv_heads=1) == [(0, 0, 100), (0, 1, 100)]  # the only head on both
+    # Tokens to heads: both halves of the tokens to both halves of the heads.
+    assert shares(ring, ulysses, 100) == [(0, 0, 25), (0, 1, 25), (1, 0, 25), (1, 1, 25)]
+    assert shares(ParallelPlan(tp=2), ParallelPlan(tp=2, cp=2), 100) == [(0, 0, 25), (1, 1, 25), (0, 2, 25), (1, 3, 25)]
+
+
+plans = st.builds(
+    ParallelPlan,
+    tp=st.sampled_from([1, 2, 4, 8, 16]),
+    pp=st.sampled_from([1, 2, 3]),
+    cp=st.sampled_from([1, 2]),
+    context=st.sampled_from(["ring", "ulysses"]),
+)
 
 
 @given(plans, plans, st.integers(0, 10**6), st.sampled_from([1, 2, 4, 8]), st.integers(3, 40))
 def test_every_byte_reaches_every_copy(a: ParallelPlan, b: ParallelPlan, size: int, heads: int, layers: int) -> None:
     found = kv_shares(a, b, size, num_layers=layers, num_kv_heads=heads)
-    assert sum(part for *_, part in found) == size * (b.tp // min(b.tp, heads))
+    assert sum(part for *_, part in found) == size * (b.attention_ranks // min(b.attention_ranks, heads))
     assert len({(i, j) for i, j, _ in found}) == len(found)
     assert all(0 <= i < a.gpus and 0 <= j < b.gpus and part >= 0 for i, j, part in found)
     assert {j for _, j, _ in found} == set(range(b.gpus))

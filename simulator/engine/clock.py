@@ -1,8 +1,8 @@
 """Simulated time: whole nanoseconds inside, seconds outside, and events with a place in the order of one instant.
 
-Order within one nanosecond: ends of flows on links and arrivals first (SimPy's own priorities, 0 and 1), then replicas by index, and within a
-replica its pipeline batches by index. The order doesn't depend on how many events led there, so that a fast-forwarded
-run and a stepwise one see the same instants in the same order.
+Order within one nanosecond: what happens to flows on links, then arrivals (SimPy's own priorities, 0 and 1), then
+replicas by index, and within a replica its pipeline batches by index. The order doesn't depend on how many events led
+there, so that a fast-forwarded run and a stepwise one see the same instants in the same order.
 """
 
 from __future__ import annotations

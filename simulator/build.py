@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +17,10 @@ from simulator.engine.cluster import Cluster, Workload
 from simulator.engine.links import Link
 from simulator.engine.replica import EngineLimits, ReplicaConfig
 from simulator.errors import InputError, did_you_mean
+from simulator.features import make_features
 from simulator.kv_budget import budget_cost
 from simulator.models import kv_bytes_per_token, weight_bytes, weight_formats
+from simulator.network.cluster_network import build_network
 from simulator.resolve import Resolved, ResolvedPool, policy_maker
 from simulator.rng import PREDICTOR, ROUTER, stream
 from simulator.run_data import Objectives, PoolData
@@ -152,6 +155,8 @@ def build(resolved: Resolved, trace: Trace, *, stepwise: bool = False, keep_batc
         sample_interval_ns=to_ns(interval_s),
         keep_batches=keep_batches,
         fast_forward=not stepwise,
+        features=make_features(resolved, configs),
+        make_network=partial(build_network, resolved=resolved),
     )
     _note_unused(trace, scenario, notes)
     measure = scenario.measure

@@ -18,6 +18,7 @@ import numpy as np
 import simulator
 from simulator.engine.clock import NS_PER_S, to_s
 from simulator.engine.recorder import Outcome
+from simulator.features import SECTIONS
 from simulator.kv_budget import describe_kv_budget
 from simulator.metrics import (
     OUTCOMES,
@@ -101,7 +102,8 @@ def summarize(data: RunData, rows: Rows) -> dict[str, Any]:
         "little": little(rows, cluster.in_system_ns, cluster.end_ns),
         "prefix_cache": _prefix_cache(inside, [r.kv.caches_prefixes for r in cluster.replicas]),
         "shared_prefix_attention": shared_prefix_section(cluster),
-        "links": describe_links(getattr(cluster, "network", None), cluster.end_ns),
+        **_features(data),
+        "links": describe_links(cluster.network, cluster.end_ns),
         "memory": _memory(data),
         "kv_budget": describe_kv_budget(data),
         "efficiency": _efficiency(data, rows),
@@ -463,6 +465,13 @@ def cost(pools: Sequence[PoolData], duration_ns: int, rows: Rows, finished: Mask
 
 
 # ------------------------------------------------------------------------------------------------ notes, simulator
+
+
+def _features(data: RunData) -> dict[str, Any]:
+    """Return the section of each feature; None for those that the run doesn't have."""
+    control = data.cluster.control
+    described = control.describe() if control is not None else {}
+    return {name: described.get(name) for name in SECTIONS}
 
 
 def _notes(data: RunData, window: _Window) -> list[str]:

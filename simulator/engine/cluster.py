@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,7 @@ from simulator.engine.replica import Replica, ReplicaConfig
 from simulator.engine.sequence import ENDED, Sequence
 
 if TYPE_CHECKING:
+    from simulator.network.cluster_network import ClusterNetwork
     from workloads import Source
 
 
@@ -95,6 +96,13 @@ class Cluster:
         The router's stream of random numbers.
     features
         What it does with requests beyond serving them; none: there is no `Control`.
+    make_network
+        Makes the links, the first time that a feature asks for them.
+
+    Attributes
+    ----------
+    network
+        The links; None where no feature has asked for them.
     """
 
     __slots__ = (
@@ -119,6 +127,8 @@ class Cluster:
         "events",
         "in_system_ns",
         "last_event_ns",
+        "make_network",
+        "network",
         "num_arrived",
         "num_ended",
         "num_replicas",
@@ -143,6 +153,7 @@ class Cluster:
         keep_batches: bool = False,
         fast_forward: bool = True,
         features: SequenceOf[Feature] = (),
+        make_network: Callable[[Environment], ClusterNetwork] | None = None,
     ) -> None:
         self.env = Environment(initial_time=0)
         self.workload = workload
@@ -182,6 +193,8 @@ class Cluster:
         # Requests in the system, integrated over time (for Little's law), count x ns: when those left that did, less
         # when those came that did; `stop` adds those that are still there.
         self.in_system_ns = 0
+        self.make_network = make_network
+        self.network: ClusterNetwork | None = None
         self.control = Control(self, features) if features else None
 
     @property

@@ -27,6 +27,7 @@ from simulator.engine.sequence import MOVING, Sequence
 if TYPE_CHECKING:
     from simulator.engine.cluster import Cluster
     from simulator.engine.replica import Replica
+    from simulator.network.cluster_network import ClusterNetwork
 
 
 _IDLE_TICKS = 1000
@@ -174,6 +175,16 @@ class Control:
     @property
     def now_ns(self) -> int:
         return self.env.now
+
+    @property
+    def network(self) -> ClusterNetwork:
+        """The cluster's links, made now if nobody has asked before."""
+        cluster = self.cluster
+        if cluster.network is None:
+            if cluster.make_network is None:
+                raise ValueError("this cluster was made without links")
+            cluster.network = cluster.make_network(self.env)
+        return cluster.network
 
     def scope(self, router: RoutingPolicy, replica_ids: SequenceOf[int], rng: np.random.Generator) -> Scope:
         """Return a router's view of some replicas, kept up to date."""

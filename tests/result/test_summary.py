@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.engine.recorder import Outcome
+from simulator.features import SECTIONS
 from simulator.metrics import ConservationError, Rows, describe, exact_sum, meets_all, tpot_ns
 from simulator.result import RunResult
 from simulator.run_data import Objectives
@@ -284,6 +285,7 @@ def test_summary_keys() -> None:
         "little",
         "prefix_cache",
         "shared_prefix_attention",
+        *SECTIONS,
         "links",
         "memory",
         "kv_budget",

@@ -227,7 +227,7 @@ class Lane:
         repeatable = plan.repeatable and replica.fast_forward and not self._pending
         if self._ended:
             self._release_ended()
-            if self.waiting or self.swapped or replica.arriving:
+            if self.waiting or self.prefilling or self.swapped or replica.arriving:
                 repeatable = False  # somebody looks at what was given back
         if repeatable and replica.arriving and replica.may_admit_arriving():
             repeatable = False

@@ -25,15 +25,26 @@ from typing import Any
 from policies import registry
 from policies.budget import KVBudget, ModelFacts
 from policies.protocols import (
+    BalancingPolicy,
     BatchingPolicy,
     KVBudgetPolicy,
     KVEvictionPolicy,
+    ParallelismPolicy,
     Policy,
     PolicyError,
     QueueingPolicy,
     RoutingPolicy,
 )
-from policies.testing import FakeArrival, FakeBlock, FakeCluster, FakeReplica, FakeRequest, FakeTenants, Step
+from policies.testing import (
+    FakeArrival,
+    FakeBlock,
+    FakeCluster,
+    FakeRanks,
+    FakeReplica,
+    FakeRequest,
+    FakeTenants,
+    Step,
+)
 
 Factory = Callable[[], Policy]
 
@@ -375,6 +386,59 @@ def check_follows_replica_count(factory: Factory) -> None:
             assert 0 <= chosen < replicas, f"returns replica {chosen} of {replicas}"
 
 
+# ----------------------------------------------------------------------------------- ranks and experts
+
+
+def _choices(policy: BalancingPolicy, ranks: int) -> list[int]:
+    """Return where 60 requests go, while earlier ones end."""
+    draws = random.Random(3)
+    view = FakeRanks(ranks)
+    chosen = []
+    for number in range(60):
+        view.now_s = 0.03 * number
+        request = FakeArrival(number, draws.randrange(1, 2000), float("nan"))
+        rank = policy.choose(request, view)
+        chosen.append(rank)
+        if isinstance(rank, int) and 0 <= rank < ranks:
+            view.send(rank, request.prompt_tokens)
+        if draws.random() < 0.5:
+            view.end(draws.randrange(ranks))
+    return chosen
+
+
+def check_chooses_ranks(factory: Factory) -> None:
+    """Check that the answer is the number of a rank, be there one or many, and the same for the same requests."""
+    for ranks in (1, 2, 8, 64):
+        policy, other = factory(), factory()
+        assert isinstance(policy, BalancingPolicy) and isinstance(other, BalancingPolicy), f"is a {policy.kind} policy"
+        chosen = _choices(policy, ranks)
+        for rank in chosen:
+            assert isinstance(rank, int), f"returns a {type(rank).__name__}; return an int"
+            assert 0 <= rank < ranks, f"returns rank {rank} of {ranks}"
+        assert chosen == _choices(other, ranks), "two instances decided differently"
+
+
+def check_places_every_expert(factory: Factory) -> None:
+    """Check that every rank holds equally many, and every expert is on some rank, with and without copies."""
+    draws = random.Random(4)
+    for experts, ranks, nodes, redundant in (
+        (8, 1, 1, 0),
+        (8, 4, 1, 0),
+        (60, 4, 2, 4),
+        (256, 32, 4, 32),
+        (16, 16, 2, 16),
+    ):
+        policy = factory()
+        assert isinstance(policy, ParallelismPolicy), f"is a {policy.kind} policy"
+        loads = [draws.random() for _ in range(experts)]
+        kept = list(loads)
+        held = policy.place(loads, ranks, nodes, redundant)
+        assert loads == kept, "changes the loads that it was given"
+        each = (experts + redundant) // ranks
+        assert [len(rank) for rank in held] == [each] * ranks, f"must give each of {ranks} ranks {each} experts"
+        assert {expert for rank in held for expert in rank} == set(range(experts)), "leaves an expert out"
+
+
 # ---------------------------------------------------------------------------------------------- KV eviction
 
 
@@ -437,6 +501,8 @@ CHECKS: dict[str, tuple[Callable[[Factory], None], ...]] = {
     ),
     "queueing": (*_EVERY, check_keys_order, check_works_without_predictor, check_chooses_a_tenant_who_waits),
     "routing": (*_EVERY, check_routes_to_replicas, check_same_seed_same_routes, check_follows_replica_count),
+    "balancing": (*_EVERY, check_chooses_ranks),
+    "parallelism": (*_EVERY, check_places_every_expert),
     "kv_eviction": (*_EVERY, check_ranks),
     "kv_budget": (*_EVERY, check_budgets),
 }

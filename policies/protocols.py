@@ -667,6 +667,73 @@ class RoutingPolicy(Policy):
         raise NotImplementedError
 
 
+class RanksView(Protocol):
+    """What a balancing policy sees of the attention data parallel ranks of one replica, numbered from 0.
+
+    Arrays have one element a rank and are read-only.
+    """
+
+    @property
+    def now_s(self) -> float:
+        """The time."""
+        ...
+
+    @property
+    def num_ranks(self) -> int:
+        """Number of ranks."""
+        ...
+
+    @property
+    def outstanding_requests(self) -> npt.NDArray[np.int64]:
+        """Requests sent to each rank that have not ended."""
+        ...
+
+    @property
+    def outstanding_tokens(self) -> npt.NDArray[np.int64]:
+        """Prompt tokens plus predicted output tokens (0 without a predictor) of those requests."""
+        ...
+
+    def waiting(self, rank: int) -> int:
+        """Return how many requests wait in a rank's queue."""
+        ...
+
+    def running(self, rank: int) -> int:
+        """Return how many requests run on a rank."""
+        ...
+
+
+@dataclass
+class BalancingPolicy(Policy):
+    """Chooses the attention data parallel rank, within a replica, of a request that the router sent there."""
+
+    kind: ClassVar[str] = "balancing"
+
+    def choose(self, request: ArrivalView, ranks: RanksView) -> int:
+        """Return the rank, 0 to ``ranks.num_ranks - 1``."""
+        raise NotImplementedError
+
+
+@dataclass
+class ParallelismPolicy(Policy):
+    """Places routed experts, and copies of them, on expert parallel ranks; once, before a run begins."""
+
+    kind: ClassVar[str] = "parallelism"
+
+    def place(self, loads: Sequence[float], num_ranks: int, num_nodes: int, redundant: int) -> list[list[int]]:
+        """Return the experts of each rank, equally many for all; every expert somewhere.
+
+        Parameters
+        ----------
+        loads
+            Share of the tokens' visits of each expert.
+        num_ranks, num_nodes
+            Ranks that share the experts, consecutive ones in a node, and nodes.
+        redundant
+            Copies to place beside the experts; ``len(loads) + redundant`` is a multiple of ``num_ranks``.
+        """
+        raise NotImplementedError
+
+
 @dataclass
 class KVEvictionPolicy(Policy):
     """Chooses which cached, unreferenced blocks go first when KV memory is needed.

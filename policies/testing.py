@@ -686,6 +686,45 @@ class FakeCluster:
         return cls(loads, token_loads, np.random.default_rng(seed))
 
 
+class FakeRanks:
+    """A `policies.protocols.RanksView`: what was sent to each rank and has not ended; one request runs at a time."""
+
+    def __init__(self, ranks: int) -> None:
+        self.now_s = 0.0
+        self._sent: list[list[int]] = [[] for _ in range(ranks)]
+
+    def send(self, rank: int, tokens: int) -> None:
+        """Count a request on a rank."""
+        self._sent[rank].append(tokens)
+
+    def end(self, rank: int) -> None:
+        """Let the first request of a rank end, if it has one."""
+        del self._sent[rank][:1]
+
+    @property
+    def num_ranks(self) -> int:
+        """Number of ranks."""
+        return len(self._sent)
+
+    @property
+    def outstanding_requests(self) -> npt.NDArray[np.int64]:
+        """Requests sent to each rank that have not ended."""
+        return np.array([len(sent) for sent in self._sent], dtype=np.int64)
+
+    @property
+    def outstanding_tokens(self) -> npt.NDArray[np.int64]:
+        """Tokens of them."""
+        return np.array([sum(sent) for sent in self._sent], dtype=np.int64)
+
+    def waiting(self, rank: int) -> int:
+        """Return the requests behind the first."""
+        return max(0, len(self._sent[rank]) - 1)
+
+    def running(self, rank: int) -> int:
+        """Return 1 if a rank has a request."""
+        return min(1, len(self._sent[rank]))
+
+
 @dataclass(frozen=True)
 class FakeBlock:
     """A cached block; see `policies.protocols.CachedBlockView`."""

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policies import registry
-from policies.protocols import Policy
+from policies.protocols import BalancingPolicy, Policy
 from simulator.engine.clock import to_ns
 from simulator.engine.cluster import Cluster, Workload
 from simulator.engine.links import Link
@@ -19,6 +19,7 @@ from simulator.engine.replica import EngineLimits, ReplicaConfig
 from simulator.errors import InputError, did_you_mean
 from simulator.features import make_features
 from simulator.kv_budget import budget_cost
+from simulator.expert_plan import expert_load
 from simulator.models import kv_bytes_per_token, weight_bytes, weight_formats
 from simulator.network.cluster_network import build_network
 from simulator.resolve import Resolved, ResolvedPool, policy_maker
@@ -28,6 +29,10 @@ from simulator.shared_prefix import with_shared_prefixes
 from workloads import ClosedLoop, OpenLoop, Sessions, Source, Trace, filter_trace, read_trace
 
 if TYPE_CHECKING:
+    from simulator.cost.expert_load import ExpertLoad
+    from simulator.cost.graphs import CudaGraphs
+    from simulator.cost.measured import MeasuredCost
+    from simulator.cost.operator_cost import OperatorCost
     from simulator.cost.shape import CostModel
     from simulator.scenario import Pool, Scenario
     from simulator.scenario import Workload as WorkloadPart
@@ -312,6 +317,8 @@ def _replica_configs(each: ResolvedPool, resolved: Resolved, hashes: _Blocks | N
         queueing=policy_maker("queueing", pool.queueing.name, pool.queueing.params),  # type: ignore[arg-type]
         kv_eviction=policy_maker("kv_eviction", pool.kv_eviction.name, pool.kv_eviction.params),  # type: ignore[arg-type]
         cost=_pool_cost(each, resolved),
+        ranks=each.plan.dp,
+        balancing=_balancing(pool),
         num_kv_blocks=memory.num_kv_blocks,
         block_size=block_size,
         prefix_unit_blocks=hashes.block_tokens // block_size if hashes is not None and limits.prefix_caching else 0,
@@ -324,27 +331,62 @@ def _replica_configs(each: ResolvedPool, resolved: Resolved, hashes: _Blocks | N
         host_link=link,
         shared_prefix_attention=limits.shared_prefix_attention is not None,
     )
-    return [config] * pool.replicas
+    return [config] * (pool.replicas * each.plan.dp)
+
+
+def _balancing(pool: Pool) -> Callable[[], BalancingPolicy] | None:
+    """Return the maker of the policy that chooses a request's rank; None where there is one rank."""
+    ref = pool.parallel.balancing
+    return None if ref is None else policy_maker("balancing", ref.name, ref.params)  # type: ignore[return-value]
 
 
 def _pool_cost(each: ResolvedPool, resolved: Resolved) -> CostModel:
     """Return what steps cost, with what the scenario puts on top of the model's operators."""
     cost = _cost(each, resolved)
     if each.pool.engine.shared_prefix_attention is not None:
+        if each.plan.dp > 1:
+            raise InputError(
+                f"pool {each.pool.name!r}: engine.shared_prefix_attention is not modelled with attention data parallel "
+                f"ranks (dp={each.plan.dp}); leave one of them out"
+            )
         cost = with_shared_prefixes(cost, each, resolved.model)
     return budget_cost(cost, each.kv_budget, resolved.model, each.pool, each.accelerator, each.plan.tp)
 
 
 def _cost(each: ResolvedPool, resolved: Resolved) -> CostModel:
     pool = each.pool
+    load = expert_load(pool.experts, resolved.model, each.plan, each.node, resolved.scenario.seed)
     if pool.cost.kind == "constant":
+        if each.plan.dp > 1:
+            raise InputError(
+                f"pool {pool.name!r}: a constant step has no parts for ranks to wait for; use dp=1, or another cost"
+            )
         from simulator.cost.constant import ConstantCost
 
         return ConstantCost(step_s=pool.cost.step_s, stages=each.plan.pp)
     assert pool.engine.host_overhead_s is not None
-    from simulator.cost.graphs import CudaGraphs
+    from simulator.cost.exchange import Exchange
+    from simulator.cost.graphs import NO_GRAPHS, CudaGraphs
+    from simulator.cost.lockstep import LockstepCost
 
     graphs = CudaGraphs(tuple(pool.engine.cuda_graph_sizes or ()), pool.engine.cuda_graph_steps == "decode")
+    if each.plan.dp > 1:
+        rank = _rank_cost(each, resolved, NO_GRAPHS, load)
+        rows = None
+        if pool.cost.profile is not None:
+            from simulator.cost.measured_sources import measured_rows
+
+            rows = measured_rows(pool.cost.profile)
+        return LockstepCost(rank, Exchange(rank.shapes, each.node, pool.experts.exchange, rows), graphs)
+    return _rank_cost(each, resolved, graphs, load)
+
+
+def _rank_cost(
+    each: ResolvedPool, resolved: Resolved, graphs: CudaGraphs, load: ExpertLoad
+) -> MeasuredCost | OperatorCost:
+    """Return the cost model of a replica, or of one of its attention data parallel ranks."""
+    pool = each.pool
+    assert pool.engine.host_overhead_s is not None
     if pool.cost.profile is not None:
         from simulator.cost.measured_sources import measured_cost
 
@@ -361,11 +403,12 @@ def _cost(each: ResolvedPool, resolved: Resolved) -> CostModel:
             graphs=graphs,
             outside=pool.cost.outside or "extrapolate",
             where=f"pool {pool.name!r}",
+            load=load,
         )
     from simulator.cost.fitted_kernels import fitted_cost
     from simulator.cost.roofline import roofline_cost
 
-    make: Callable[..., CostModel] = fitted_cost if pool.cost.kind == "fitted" else roofline_cost
+    make: Callable[..., OperatorCost] = fitted_cost if pool.cost.kind == "fitted" else roofline_cost
     return make(
         resolved.model,
         each.accelerator,
@@ -376,6 +419,7 @@ def _cost(each: ResolvedPool, resolved: Resolved) -> CostModel:
         kv_dtype=pool.dtypes.kv,
         host_overhead_s=pool.engine.host_overhead_s,
         graphs=graphs,
+        load=load,
     )
 
 
@@ -387,8 +431,9 @@ def _pool_data(resolved: Resolved, configs: Sequence[ReplicaConfig]) -> tuple[Po
             PoolData(
                 name=pool.name,
                 accelerator=each.accelerator.name,
-                replicas=range(first, first + pool.replicas),
-                gpus_per_replica=each.plan.gpus,
+                replicas=range(first, first + pool.replicas * each.plan.dp),
+                gpus_per_replica=each.plan.rank_gpus,
+                ranks_per_replica=each.plan.dp,
                 peak_flops=_peak_flops(each, resolved),
                 memory_bandwidth=each.accelerator.memory_bandwidth,
                 weight_bytes=weight_bytes(resolved.model, pool.dtypes.weights),
@@ -401,7 +446,7 @@ def _pool_data(resolved: Resolved, configs: Sequence[ReplicaConfig]) -> tuple[Po
                 cost_sources=configs[first].cost.sources,
             )
         )
-        first += pool.replicas
+        first += pool.replicas * each.plan.dp
     return tuple(found)
 
 

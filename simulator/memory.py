@@ -112,6 +112,8 @@ class MemoryPlan:
         Blocks that fit, or as given.
     given_blocks
         Whether the number of blocks was given, as an engine reports it.
+    dp, ep
+        Attention data parallel ranks, each with a KV cache of its own as planned here, and expert parallel GPUs.
     """
 
     model: str
@@ -133,10 +135,17 @@ class MemoryPlan:
     block_size: int
     num_kv_blocks: int
     given_blocks: bool = False
+    dp: int = 1
+    ep: int = 1
+
+    @property
+    def layout(self) -> str:
+        """The parallel layout in words."""
+        return f"tp={self.tp} pp={self.pp}" + (f" dp={self.dp} ep={self.ep}" if self.dp > 1 else "")
 
     @property
     def kv_tokens(self) -> int:
-        """Tokens that the KV cache holds."""
+        """Tokens that the KV cache holds, of one rank."""
         return self.num_kv_blocks * self.block_size
 
     @property
@@ -169,7 +178,7 @@ class MemoryPlan:
         blocks = "as given" if self.given_blocks else f"{self.kv_bytes_per_token} B a token"
         return "\n".join(
             [
-                f"{self.model} on {self.accelerator}, tp={self.tp} pp={self.pp}: one GPU of stage {self.stage}, GB",
+                f"{self.model} on {self.accelerator}, {self.layout}: one GPU of stage {self.stage}, GB",
                 *(f"  {name:<{width}} {value / _GB:9.3f}" for name, value in rows),
                 f"  {self.num_kv_blocks} blocks of {self.block_size} = {self.kv_tokens} tokens ({blocks})",
             ]
@@ -289,13 +298,21 @@ def plan_memory(
 
 
 def activation_bytes(
-    model: ModelSpec, tp: int, max_num_batched_tokens: int, sampled_seqs: int, last_stage: bool = True
+    model: ModelSpec,
+    tp: int,
+    max_num_batched_tokens: int,
+    sampled_seqs: int,
+    last_stage: bool = True,
+    dp: int = 1,
+    moe_tp: int | None = None,
 ) -> int:
     """Return the peak of PyTorch's allocations in the profiling run on one rank, bytes.
 
     The larger of two instants, besides the hidden states and the residual of all tokens: the widest operator of a
     layer (query, key, value and attention output; or gate, up and their product; or the rows of the experts visited),
-    or the sampler on full rows of logits (on the last stage), which every rank gathers.
+    or the sampler on full rows of logits (on the last stage), which every rank gathers. With attention data
+    parallelism the experts see the tokens of all ``dp`` ranks, gathered, and ``moe_tp`` GPUs divide each expert; the
+    rows that kernels make for experts of other GPUs are counted, as vLLM's fused kernel allocates them.
     """
     width = DTYPE_BYTES[model.base_dtype]
     tokens = max_num_batched_tokens
@@ -310,10 +327,11 @@ def activation_bytes(
     if model.dense_layers:
         widest = max(widest, tokens * model.mlp_matrices * share(model.intermediate_size, tp))
     if model.moe is not None:
-        inner = share(model.moe.expert_intermediate_size, tp)
-        rows = min(tokens, MOE_CHUNK_TOKENS) * model.moe.experts_per_token
+        inner = share(model.moe.expert_intermediate_size, tp if dp == 1 or moe_tp is None else moe_tp)
+        gathered = tokens * dp
+        rows = min(gathered, MOE_CHUNK_TOKENS) * model.moe.experts_per_token
         routed = rows * (max((model.mlp_matrices - 1) * inner, model.hidden_size) + inner)
-        widest = max(widest, routed + tokens * model.hidden_size)
+        widest = max(widest, routed + gathered * model.hidden_size * (1 if dp == 1 else 2))
     forward = 2 * tokens * model.hidden_size + widest
     peak = math.ceil(forward * width)
     if last_stage:
@@ -352,7 +370,7 @@ def _stage_plan(
     budget = math.ceil(total * limits.utilization)
     last = stage == plan.pp - 1
     tokens, rows = share(limits.max_num_batched_tokens, plan.cp), share(limits.sampled_seqs, plan.cp)
-    activations = activation_bytes(model, plan.tp, tokens, rows, last)
+    activations = activation_bytes(model, plan.tp, tokens, rows, last, plan.dp, plan.moe_tp)
     nccl = nccl_bytes(plan.gpus)
     graphs = limits.cuda_graph_bytes if limits.cuda_graphs_in_budget else 0
     left = budget - weights - activations - FRAMEWORK_BYTES - nccl - graphs
@@ -393,6 +411,8 @@ def _stage_plan(
         kv_bytes_per_token=per_token,
         block_size=limits.block_size,
         num_kv_blocks=blocks,
+        dp=plan.dp,
+        ep=plan.ep,
     )
 
 
@@ -419,7 +439,7 @@ def _does_not_fit(
     listed = " + ".join(f"{name} {size / _GB:.1f}" for name, size in terms if size >= 0.05 * _GB)
     remedies = _remedies(model, accelerator, worst, limits, larger)
     return (
-        f"{model.name} does not fit on {accelerator.name} with tp={worst.tp} pp={worst.pp}: one GPU needs "
+        f"{model.name} does not fit on {accelerator.name} with {worst.layout}: one GPU needs "
         f"{(worst.needed + block) / _GB:.1f} GB ({listed}) and has {worst.budget / _GB:.1f} GB "
         f"({limits.utilization:.0%} of {worst.total / _GB:.1f}); "
         + (f"would fit: {', or '.join(remedies)}" if remedies else "no larger tp or narrower weights would fit either")
@@ -430,16 +450,21 @@ def _remedies(
     model: ModelSpec, accelerator: Accelerator, worst: MemoryPlan, limits: _Limits, larger: Sequence[Accelerator]
 ) -> list[str]:
     """List what would fit, one change at a time: more ranks, narrower weights, another accelerator, smaller steps."""
-    plan = ParallelPlan(worst.tp, worst.pp)
+    plan = ParallelPlan(worst.tp, worst.pp, worst.ep if worst.dp > 1 else 1, dp=worst.dp)
 
     def fits(where: Accelerator, layout: ParallelPlan, with_limits: _Limits) -> bool:
         return _worst_stage(model, where, layout, with_limits).num_kv_blocks >= 1
 
     found = []
     for tp in _TRIED_TP:
-        if tp > worst.tp and tp_feasible(model, tp) and fits(accelerator, ParallelPlan(tp, worst.pp), limits):
+        wider = replace(plan, tp=tp) if worst.dp > 1 else ParallelPlan(tp, worst.pp)
+        if tp > worst.tp and tp_feasible(model, tp) and fits(accelerator, wider, limits):
             found.append(f"tp={tp}")
             break
+    if worst.dp > 1 and model.moe is not None and worst.ep < worst.tp * worst.dp:
+        spread = replace(plan, ep=worst.tp * worst.dp)
+        if model.moe.num_experts % spread.ep == 0 and fits(accelerator, spread, limits):
+            found.append(f"ep={spread.ep}")
     stored = weight_formats(model, limits.weights_dtype)
     stored_bits = max(WEIGHT_FORMATS[stored[family]].element_bits for family in ("qkv", "experts"))
     for dtype in _TRIED_DTYPES:

@@ -1,4 +1,4 @@
-"""How the accelerators of one replica share a model: tensor, pipeline and context parallelism."""
+"""How the accelerators of one replica share a model: tensor, pipeline, context, attention data, expert parallelism."""
 
 from __future__ import annotations
 
@@ -27,8 +27,14 @@ class ParallelPlan:
     pp
         Pipeline stages: each holds consecutive layers; the first the embedding, the last the LM head.
     ep
-        Expert parallelism: how many of the tensor parallel ranks the routed experts are spread over; ``tp / ep``
-        of them divide each expert. Every rank has all the tokens, so nothing but the all-reduce is exchanged.
+        Expert parallelism: how many of the ``tp x dp`` GPUs of a stage the routed experts are spread over;
+        ``tp x dp / ep`` of them divide each expert.
+    dp
+        Attention data parallel ranks: each is a tensor parallel group of its own with all of the attention, its own
+        scheduler, queue and KV cache, while the routed experts are shared by all of them (see
+        `simulator.cost.lockstep`). With 1 every rank has all the tokens, so nothing but the all-reduce is exchanged.
+    redundant_experts
+        Copies of routed experts beside the experts themselves, over all ranks (``policies/parallelism``).
     cp
         Context parallel ranks: each holds all that a tensor parallel rank does, and computes its share of the tokens.
     context
@@ -44,32 +50,45 @@ class ParallelPlan:
     cp: int = 1
     context: str = "ring"
     striped: bool = True
+    dp: int = 1
+    redundant_experts: int = 0
 
     @property
     def moe_tp(self) -> int:
-        """Ranks that divide each routed expert."""
-        return self.tp // self.ep
+        """GPUs that divide each routed expert."""
+        return self.tp * self.dp // self.ep
 
     def __post_init__(self) -> None:
-        for name in ("tp", "pp", "ep", "cp"):
+        for name in ("tp", "pp", "ep", "cp", "dp"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"parallel plan: {name} must be a whole number of at least 1, got {value!r}")
-        if self.tp % self.ep:
-            raise InputError(f"parallel plan: ep={self.ep} must divide tp={self.tp}, whose ranks hold the experts")
-
+        if self.tp * self.dp % self.ep:
+            what = f"tp={self.tp}" if self.dp == 1 else f"tp x dp = {self.tp} x {self.dp}"
+            raise InputError(f"parallel plan: ep={self.ep} must divide {what}, whose ranks hold the experts")
+        if self.redundant_experts < 0:
+            raise InputError(f"parallel plan: redundant_experts must be at least 0, got {self.redundant_experts}")
         if self.context not in CONTEXTS:
             raise InputError(f"parallel plan: context must be one of {', '.join(CONTEXTS)}, got {self.context!r}")
 
     @property
     def gpus(self) -> int:
         """Accelerators of one replica."""
-        return self.tp * self.pp * self.cp
+        return self.tp * self.pp * self.cp * self.dp
 
     @property
     def attention_ranks(self) -> int:
         """Ranks that the heads are divided over while attention is computed."""
         return self.tp * self.cp if self.context == "ulysses" else self.tp
+
+    @property
+    def rank_gpus(self) -> int:
+        """Accelerators of one attention data parallel rank."""
+        return self.tp * self.pp * self.cp
+
+    def experts_held(self, num_experts: int) -> int:
+        """Return how many routed experts, copies included, a GPU holds (whole, or its parts of them)."""
+        return (num_experts + self.redundant_experts) // self.ep
 
     def check(self, model: ModelSpec) -> None:
         """Raise unless the model can be split so.
@@ -91,6 +110,26 @@ class ParallelPlan:
             raise InputError(f"parallel plan: ep={self.ep} does not divide the experts: {model.name} {what}")
         if self.cp > 1:
             self._check_context(model)
+        if self.dp > 1 and model.moe is None:
+            raise InputError(
+                f"parallel plan: dp={self.dp} shares routed experts between ranks, and {model.name} has none; ranks of "
+                f"a dense model have nothing in common: use replicas: {self.dp}"
+            )
+        for name, size in (("pipeline stages (pp", self.pp), ("context parallelism (cp", self.cp)):
+            if self.dp > 1 and size > 1:
+                raise InputError(
+                    f"parallel plan: attention data parallelism (dp={self.dp}) with {name}={size}) is not modelled; "
+                    f"use {name[-2:]}=1"
+                )
+        if self.redundant_experts and (self.ep == 1 or model.moe is None):
+            raise InputError(
+                "parallel plan: copies of experts (redundant_experts) need expert parallelism (ep above 1)"
+            )
+        if model.moe is not None and (model.moe.num_experts + self.redundant_experts) % self.ep:
+            raise InputError(
+                f"parallel plan: {model.moe.num_experts} experts and {self.redundant_experts} copies are not divided "
+                f"by ep={self.ep}; nearest: redundant_experts={-(-self.redundant_experts // self.ep) * self.ep}"
+            )
         if self.pp > model.num_layers:
             raise InputError(
                 f"parallel plan: pp={self.pp} exceeds the {model.num_layers} layers of {model.name}; "

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 DEFAULT_ACCELERATOR = "a100-80gb"
 DEFAULT_POLICY = "vllm-v1"
 DEFAULT_BLOCK_SIZE = 16
+_SERVER_GPUS = 8  # that NVLink joins in most servers
 DEFAULT_PREDICTOR_SIGMA = 0.5
 """Standard deviation of the logarithm of predicted over true length, where a policy needs predictions and the scenario
 names no predictor: a choice. With log-normal lengths of sigma 1 it makes a Kendall rank correlation of 0.70."""
@@ -147,13 +148,16 @@ def _resolve_pool(pool: Pool, index: int, model: ModelSpec) -> ResolvedPool:
     node = None if pool.node is None else load_node(pool.node)
     accelerator = _accelerator(pool, node, index)
     layout = pool.parallel
+    every = layout.rank_tp * layout.ranks
     plan = ParallelPlan(
-        layout.tp,
+        layout.rank_tp,
         layout.pp,
-        layout.tp if layout.ep == "tp" else layout.ep,
+        every if isinstance(layout.ep, str) else layout.ep,
         cp=layout.cp,
         context=layout.context,
         striped=layout.striped,
+        dp=layout.ranks,
+        redundant_experts=pool.experts.redundant,
     )
     plan.check(model)
     if node is not None and plan.tp > node.gpus:
@@ -166,7 +170,7 @@ def _resolve_pool(pool: Pool, index: int, model: ModelSpec) -> ResolvedPool:
             f"cluster.pools.{index}.cost: 'measured' is not modelled with context parallelism (cp={plan.cp}); use "
             "'fitted', 'roofline' or 'auto'"
         )
-    defaults = EngineDefaults({}) if engine is None else engine.defaults(accelerator, plan.tp, plan.pp)
+    defaults = _defaults(engine, accelerator, plan)
     batching = _batching(pool, engine, defaults)
     policy = registry.resolve("batching", batching["name"])
     assert issubclass(policy, BatchingPolicy)
@@ -197,6 +201,8 @@ def _resolve_pool(pool: Pool, index: int, model: ModelSpec) -> ResolvedPool:
     data["cost"]["kind"] = _cost_kind(pool, accelerator, index)
     if pool.cost.profile is not None:
         data["cost"]["profile"] = [name if is_package_name(name) else _absolute(name) for name in pool.cost.profile]
+    data["parallel"] = _full_parallel(pool, engine, plan, index)
+    data["experts"]["placement"] = _full_policy("parallelism", data["experts"]["placement"])
     data["engine"] = {key: value for key, value in {**data["engine"], **limits}.items() if value is not None}
     data["engine"]["args"] = {}
     if engine is not None:
@@ -209,6 +215,12 @@ def _resolve_pool(pool: Pool, index: int, model: ModelSpec) -> ResolvedPool:
     if pool.kv_budget is not None:
         data["kv_budget"] = _full_policy("kv_budget", data["kv_budget"])
     data["dtypes"].setdefault("kv", model.base_dtype)
+    if plan.dp > 1:
+        notes.append(f"attention data parallel ranks count as replicas of their own in tables: {plan.dp} to a replica")
+        if node is None and plan.tp * plan.dp > _SERVER_GPUS:
+            notes.append(
+                f"no node is named: all {plan.gpus} GPUs of a replica are taken as joined like those of a node"
+            )
     if engine is not None and batching["name"] != engine.policy:
         other = batching["name"]
         notes.append(f"engine {engine.label} with the policy {other!r} in place of its own {engine.policy!r}")
@@ -225,6 +237,31 @@ def _resolve_pool(pool: Pool, index: int, model: ModelSpec) -> ResolvedPool:
         notes=tuple(notes),
         kv_budget=budget,
     )
+
+
+def _defaults(engine: Engine | None, accelerator: Accelerator, plan: ParallelPlan) -> EngineDefaults:
+    """Return the limits of an engine, of one attention data parallel rank where there are several."""
+    if engine is None:
+        return EngineDefaults({})
+    if plan.dp > 1 and engine.data_parallel is not None:
+        return engine.data_parallel(accelerator, plan.tp * plan.dp, plan.dp)
+    return engine.defaults(accelerator, plan.tp, plan.pp)
+
+
+def _full_parallel(pool: Pool, engine: Engine | None, plan: ParallelPlan, index: int) -> dict[str, Any]:
+    """Return the parallel layout with everything written out, ranks counted beside ``tp``."""
+    data = pool.parallel.model_dump(mode="json", exclude_none=True, exclude={"attention_dp", "balancing"})
+    data |= {"tp": plan.tp, "ep": plan.ep, "dp": plan.dp}
+    own = pool.parallel.balancing
+    if plan.dp > 1:
+        ref = {"name": "round-robin" if engine is None else engine.balancing} if own is None else own.model_dump()
+        data["balancing"] = _full_policy("balancing", ref)
+    elif own is not None:
+        raise InputError(
+            f"cluster.pools.{index}.parallel.balancing: chooses between attention data parallel ranks, and there is "
+            "one; leave it out, or set dp"
+        )
+    return data
 
 
 def _cost_kind(pool: Pool, accelerator: Accelerator, index: int) -> str:
@@ -362,7 +399,7 @@ def _plan_memory(
     blocks = (kv_bytes - memory.kv_window_bytes) // (memory.kv_bytes_per_token * memory.block_size)
     if blocks < 1:
         raise MemoryTooSmallError(
-            f"{model.name} does not fit on {accelerator.name} with tp={plan.tp} pp={plan.pp}: the weights leave no "
+            f"{model.name} does not fit on {accelerator.name} with {memory.layout}: the weights leave no "
             f"room for KV in {fraction:.1%} of {memory.total / 1e9:.1f} GB; use more ranks or a larger share"
         )
     reserve = memory.total - memory.needed - kv_bytes
@@ -416,6 +453,8 @@ def limit_lines(pools: Sequence[ResolvedPool]) -> list[tuple[str, str]]:
         layout = f"{pool.replicas} replica{'s' * (pool.replicas > 1)}, tp {each.plan.tp}, pp {each.plan.pp}"
         if each.plan.cp > 1:
             layout += f", cp {each.plan.cp} ({each.plan.context})"
+        if each.plan.dp > 1:
+            layout += f", attention dp {each.plan.dp}, ep {each.plan.ep}"
         node = "" if each.node is None else f" in {each.node.name}"
         lines.append((f"GPUs{name}", f"{pool.replicas * each.plan.gpus} x {each.accelerator.name}{node} ({layout})"))
         assert pool.batching is not None and pool.queueing is not None

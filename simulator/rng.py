@@ -12,4 +12,7 @@ ROUTER = "router"
 PREDICTOR = "predictor"
 """Errors of the output length predictor, one number a row of the trace."""
 
-__all__ = ["PREDICTOR", "ROUTER", "stream"]
+EXPERTS = "experts.routing"
+"""Popularity of routed experts."""
+
+__all__ = ["EXPERTS", "PREDICTOR", "ROUTER", "stream"]

@@ -35,9 +35,9 @@ class PoolData:
     Attributes
     ----------
     replicas
-        Indices of its replicas in the cluster.
+        Indices of its replicas in the cluster; each attention data parallel rank is one.
     gpus_per_replica
-        Accelerators that one replica uses.
+        Accelerators that each of them uses.
     peak_flops, memory_bandwidth
         Of one accelerator: FLOP/s at the width of the matrix products, bytes/s (for MFU and MBU).
     weight_bytes
@@ -48,6 +48,8 @@ class PoolData:
         What is kept of each request's KV, None: everything; the policy that says so; the cache's datatype.
     price_per_gpu_hour
         In the scenario's currency; None where none was given.
+    ranks_per_replica
+        Attention data parallel ranks of a replica; 1: none.
     """
 
     name: str
@@ -64,6 +66,7 @@ class PoolData:
     kv_budget: KVBudget | None = None
     kv_budget_name: str | None = None
     kv_dtype: str | None = None
+    ranks_per_replica: int = 1
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from simulator.presets import with_preset
 from simulator.scenario_base import AUTO, Count, Duration, Factor, Part, PolicyRef, Seconds, Share, Text
 from simulator.scenario_errors import Path as KeyPath
 from simulator.scenario_errors import Problem, ScenarioError, dotted, problems_of
+from simulator.scenario_experts import BalancingRef, Experts
 from simulator.scenario_keys import anchor_paths, set_key
 from simulator.scenario_kv_budget import KVBudgetRef
 from simulator.scenario_network import NetworkPart
@@ -166,9 +167,9 @@ class Parallel(Part):
     """Tensor parallel ranks."""
     pp: Annotated[int, Field(ge=1, le=64)] = 1
     """Pipeline stages."""
-    ep: Annotated[int, Field(ge=1, le=1024)] | Literal["tp"] = 1
-    """Tensor parallel ranks that the routed experts are spread over; ``tp / ep`` of them divide each expert. ``tp``:
-    all of them."""
+    ep: Annotated[int, Field(ge=1, le=1024)] | Literal["tp", "all"] = 1
+    """GPUs of a stage that the routed experts are spread over; ``tp x dp / ep`` of them divide each expert. ``all``, or
+    ``tp``: all of them."""
     cp: Annotated[int, Field(ge=1, le=1024)] = 1
     """Context parallel ranks: each computes its share of a step's tokens, and holds its share of the KV."""
     context: Literal["ring", "ulysses"] = "ring"
@@ -177,6 +178,35 @@ class Parallel(Part):
     outputs back."""
     striped: bool = True
     """Ring: each rank has tokens from all over a prompt, so that causal attention is balanced; false: a piece each."""
+    dp: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Attention data parallel ranks of a replica, each of ``tp`` GPUs (as vLLM counts): each has a scheduler, a queue
+    and a KV cache of its own, and the routed experts are shared by all. They step together."""
+    attention_dp: Annotated[int, Field(ge=1, le=1024)] | Literal["tp"] | None = None
+    """The same as SGLang and TensorRT-LLM count: of ``tp`` GPUs, so many ranks of ``tp / attention_dp`` each; ``tp``:
+    each GPU is one."""
+    balancing: BalancingRef | None = None
+    """Which rank of its replica gets a request; left out: as the engine does, or round-robin."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.attention_dp is not None:
+            if self.dp > 1:
+                raise ValueError("give 'dp' (ranks of tp GPUs each) or 'attention_dp' (ranks of tp GPUs), not both")
+            if self.attention_dp != "tp" and self.tp % self.attention_dp:
+                raise ValueError(f"attention_dp={self.attention_dp} must divide tp={self.tp}, whose GPUs it divides")
+        return self
+
+    @property
+    def ranks(self) -> int:
+        """Attention data parallel ranks, however they were counted."""
+        if self.attention_dp is None:
+            return self.dp
+        return self.tp if self.attention_dp == "tp" else self.attention_dp
+
+    @property
+    def rank_tp(self) -> int:
+        """Tensor parallel GPUs of each of them."""
+        return self.tp if self.attention_dp is None else self.tp // self.ranks
 
 
 class Dtypes(Part):
@@ -334,6 +364,8 @@ class Pool(Part):
     """Server type, or a YAML file: how GPUs are joined; left out: all at the accelerator's scale-up bandwidth."""
     parallel: Parallel = Field(default_factory=Parallel)
     """How the GPUs of one replica share the model."""
+    experts: Experts = Field(default_factory=Experts)
+    """Routed experts: how tokens spread over them, where they are, how ranks exchange tokens."""
     dtypes: Dtypes = Field(default_factory=Dtypes)
     """Datatypes."""
     engine: Engine = Field(default_factory=Engine)

@@ -122,10 +122,10 @@ def layer_weight_bytes(model: ModelSpec, plan: ParallelPlan, moe_layer: bool, we
     if moe_layer and model.moe is not None:
         moe = model.moe
         total += WEIGHT_FORMATS[formats["experts"]].bytes_of(
-            expert_elements(model, plan) * (moe.num_experts // plan.ep)
+            expert_elements(model, plan) * plan.experts_held(moe.num_experts)
         )
         total += WEIGHT_FORMATS[formats["router"]].bytes_of(moe.router_bias * moe.num_experts)
-        other += share(extras.expert, plan.moe_tp) * (moe.num_experts // plan.ep)
+        other += share(extras.expert, plan.moe_tp) * plan.experts_held(moe.num_experts)
     return total + WEIGHT_FORMATS[formats["other"]].bytes_of(other)
 
 

@@ -19,6 +19,7 @@ from simulator.calibration.fitting.forms import FORMS, UNLIMITED, Columns, secon
 from simulator.cost.attention import Attention
 from simulator.cost.context_parallel import context_parallel_kernels
 from simulator.cost.efficiency import DEFAULT_EFFICIENCY, DEFAULT_HOST_OVERHEAD_S
+from simulator.cost.expert_load import DEFAULT_LOAD, ExpertLoad
 from simulator.cost.graphs import NO_GRAPHS, CudaGraphs
 from simulator.cost.kernels import Floats, Kernels, KernelShapes, RooflineKernels
 from simulator.cost.operator_cost import OperatorCost
@@ -30,9 +31,6 @@ from simulator.sharding import Matrix, kv_elements_per_token_layer, rank_heads, 
 
 if TYPE_CHECKING:
     from hardware_profiles import Accelerator, NodeType
-
-ROUTING = "power_law_1.2"
-"""Which measured distribution of tokens over experts stands for traffic, as in `simulator.cost.table_kernels`."""
 
 _STEPS = (1.0, 1.25, 1.5, 1.75)
 """Points of the attention grids in each octave: a straight line between them is off by 0.6 % at most of a square."""
@@ -60,6 +58,7 @@ def fitted_cost(
     host_overhead_s: float | None = None,
     graphs: CudaGraphs = NO_GRAPHS,
     node: NodeType | None = None,
+    load: ExpertLoad = DEFAULT_LOAD,
     profile: FittedProfile | None = None,
 ) -> OperatorCost:
     """Return the cost model from the fits of an accelerator.
@@ -86,6 +85,7 @@ def fitted_cost(
         kv_dtype=kv_dtype,
         activation_dtype=activation_dtype,
         node=node,
+        load=load,
     )
     fits = load_fits(accelerator.name) if profile is None else profile
     return OperatorCost(
@@ -179,7 +179,7 @@ class FittedKernels:
     def experts(self, tokens: Floats, idle: Floats) -> Floats:
         """Return the seconds of a layer's routed experts on the rank that has the most to do."""
         form = self._measured_format("experts", "experts")
-        variant = {"weight_dtype": form, "routing": ROUTING}
+        variant = {"weight_dtype": form, "routing": self._shapes.load.distribution}
         fit = self._find("experts", variant)
         if fit is None:
             return self._estimate.experts(tokens, idle)

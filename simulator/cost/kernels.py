@@ -19,6 +19,7 @@ import numpy.typing as npt
 from hardware_profiles import Accelerator
 from simulator.cost.attention import Attention, roofline_attention
 from simulator.cost.efficiency import Efficiency
+from simulator.cost.expert_load import DEFAULT_LOAD, ExpertLoad
 from simulator.cost.links import CollectiveLink
 from simulator.errors import InputError
 from simulator.models.dtypes import DTYPE_BYTES, WEIGHT_FORMATS
@@ -118,6 +119,8 @@ class KernelShapes:
         Between pipeline stages; None for one stage.
     context_link
         Between context parallel ranks; None for one.
+    load
+        How tokens spread over routed experts.
     """
 
     model: ModelSpec
@@ -129,6 +132,7 @@ class KernelShapes:
     link: CollectiveLink | None
     stage_link: CollectiveLink | None
     context_link: CollectiveLink | None = None
+    load: ExpertLoad = DEFAULT_LOAD
 
     @property
     def activation_bytes(self) -> float:
@@ -187,7 +191,7 @@ class RooflineKernels:
         ]
         if shapes.link is not None:
             lines.append(f"tensor parallel all_reduce and all_gather: estimate for {shapes.link.name}")
-        if shapes.model.moe is not None:
+        if shapes.model.moe is not None and not shapes.load.source:
             lines.append("experts: uniform, independent routing (an assumption)")
         return tuple(lines)
 

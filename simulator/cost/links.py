@@ -74,6 +74,10 @@ class CollectiveLink:
         one_round = self.latency_s + size * (ranks - 1) / self.bandwidth
         return np.minimum(one_round, 2 * self.latency_s + scattered)
 
+    def reduce_scatter_s(self, size: Floats, ranks: int) -> Floats:
+        """Return the seconds of a reduce-scatter of ``size`` bytes held by each rank: an all-gather backwards."""
+        return self.all_gather_s(size, ranks)
+
     def all_gather_s(self, size: Floats, ranks: int) -> Floats:
         """Return the seconds of an all-gather that leaves ``size`` bytes on each rank."""
         rounds = 1 if self.kernels else ranks
@@ -96,18 +100,18 @@ def tensor_link(accelerator: Accelerator, node: NodeType | None, tp: int) -> Col
     if node is not None and tp > node.gpus:
         bandwidth = _network_bandwidth(node)
         return CollectiveLink(f"network of {node.name}", bandwidth * NETWORK_EFFICIENCY, P2P_LATENCY_S, False)
-    return _node_link(accelerator, node, tp)
+    return node_link(accelerator, node, tp)
 
 
 def stage_link(accelerator: Accelerator, node: NodeType | None, gpus: int) -> CollectiveLink:
     """Return the link between pipeline stages of a replica of ``gpus``; the network where they exceed a node."""
     if node is not None and gpus > node.gpus:
         return tensor_link(accelerator, node, gpus)
-    return _node_link(accelerator, node, gpus)
+    return node_link(accelerator, node, gpus)
 
 
-def _node_link(accelerator: Accelerator, node: NodeType | None, gpus: int) -> CollectiveLink:
-    """Link between GPUs of one node."""
+def node_link(accelerator: Accelerator, node: NodeType | None, gpus: int) -> CollectiveLink:
+    """Return the link between GPUs of one node."""
     pairs_only = accelerator.scale_up.endswith("-bridge") or (node is not None and node.fabric == "nvlink-pairs")
     pcie = accelerator.scale_up.startswith("pcie") or (node is not None and node.fabric == "pcie")
     if pcie or (pairs_only and gpus > 2):

@@ -19,9 +19,10 @@ import pandas as pd
 from simulator.calibration.schema import one_value, tp_degrees
 from simulator.cost.collectives import MESSAGE_OPERATORS, Collectives
 from simulator.cost.efficiency import DEFAULT_EFFICIENCY, DEFAULT_HOST_OVERHEAD_S
+from simulator.cost.expert_load import DEFAULT_LOAD, ExpertLoad
 from simulator.cost.fitted_kernels import unmeasured
 from simulator.cost.graphs import NO_GRAPHS, CudaGraphs
-from simulator.cost.kernels import Floats, RooflineKernels
+from simulator.cost.kernels import Floats, KernelShapes, RooflineKernels
 from simulator.cost.links import P2P_LATENCY_S
 from simulator.cost.measured_attention import OUTSIDE, MeasuredAttention
 from simulator.cost.operators import idle_experts
@@ -84,6 +85,8 @@ class MeasuredCost:
         counted in ``substitutions``.
     where
         What the measurements were read from, for messages and ``sources``.
+    load
+        How tokens spread over routed experts; as it is by default, uniformly.
 
     Raises
     ------
@@ -106,6 +109,7 @@ class MeasuredCost:
         graphs: CudaGraphs = NO_GRAPHS,
         outside: str = "extrapolate",
         where: str = "measurements",
+        load: ExpertLoad = DEFAULT_LOAD,
     ) -> None:
         if outside not in OUTSIDE:
             raise InputError(f"measured cost: unknown choice outside={outside!r}{did_you_mean(outside, OUTSIDE)}")
@@ -126,6 +130,7 @@ class MeasuredCost:
             kv_dtype=kv_dtype,
             activation_dtype=activation_dtype,
             node=node,
+            load=load,
         )
         plan = shapes.plan
         check_hardware(measurements, accelerator, where)
@@ -138,8 +143,11 @@ class MeasuredCost:
         whole = measurements[(measurements["operator"] == "moe") & (measurements["tp"] == 1)]
         # Experts over several ranks are measured as such where they are divided like everything else, or made of
         # those measured on one rank, see _moe.
-        as_they_are = plan.ep == 1 and (rows["operator"] == "moe").any()
-        self._divided = bool(plan.tp > 1 and model.moe_layers and not whole.empty and not as_they_are)
+        as_they_are = plan.ep == 1 and plan.dp == 1 and (rows["operator"] == "moe").any()
+        shared = plan.tp * plan.dp > 1
+        self._divided = bool(shared and model.moe_layers and not whole.empty and not as_they_are)
+        if plan.dp > 1 and not self._divided:
+            raise InputError(f"{where}: experts shared by {plan.dp} ranks need those measured on one (tp=1)")
         if self._divided:
             rows = pd.concat([rows[rows["operator"] != "moe"], whole], ignore_index=True)
         self._host_overhead_s, self._outside, self._where = host_overhead_s, outside, where
@@ -226,6 +234,37 @@ class MeasuredCost:
         durations: list[int] = self.run_ns(shape, k).tolist()
         return durations
 
+    # ------------------------------------------------------------------------------- a rank among others
+
+    @property
+    def shapes(self) -> KernelShapes:
+        """What is computed."""
+        return self._shapes
+
+    def seconds(self, shape: BatchShape, computed: int) -> float:
+        """Return the seconds of one step that computes so many tokens in dense operators; one stage, no padding."""
+        rows = shape.logit_rows
+        if computed > self._max_tokens or rows > self._max_rows:
+            self._note(computed, rows, 1)
+        fixed = self._decode_steps[computed][0]
+        attention = self._attention.one(shape) if shape.decodes or shape.chunks else 0.0
+        return fixed + self._counts[0] * attention + self._head_s[rows]
+
+    def run_seconds(self, shape: BatchShape, computed: int, k: int) -> Floats:
+        """Return the same of the next ``k`` steps."""
+        rows = shape.logit_rows
+        if computed > self._max_tokens or rows > self._max_rows:
+            self._note(computed, rows, k)
+        fixed = self._decode_steps[computed][0]
+        attention: Floats | float = 0.0
+        if shape.decodes or shape.chunks:
+            attention = self._attention.run(shape, np.arange(k, dtype=np.int64))
+        return np.asarray(np.zeros(k) + (fixed + self._counts[0] * attention + self._head_s[rows]))
+
+    def experts(self, tokens: Floats, idle: Floats) -> Floats:
+        """Return the seconds of one layer's routed experts on the busiest rank, by the tokens of all ranks."""
+        return self._moe(tokens, idle)
+
     def breakdown(self, shape: BatchShape) -> dict[str, float]:
         """Return the seconds of one step by operator, summed over layers and stages; they add up to the step."""
         seconds: dict[str, float] = {}
@@ -263,7 +302,7 @@ class MeasuredCost:
             return np.zeros_like(at)
         return curve(*self._tables[name], at, hold=self._outside != "extrapolate")
 
-    def _moe(self, counts: Floats) -> Floats:
+    def _moe(self, counts: Floats, idle: Floats) -> Floats:
         """Return the seconds of a layer's routed experts by tokens, with the expected number of them visited.
 
         Of experts measured on one rank only, each of ``ep`` groups of ranks has its share of the visited ones and of
@@ -272,7 +311,8 @@ class MeasuredCost:
         moe, plan = self._model.moe, self._plan
         assert moe is not None
         hold = self._outside != "extrapolate"
-        idle = idle_experts(self._model, len(counts) - 1)
+        if self._shapes.load.hottest != 1.0:
+            counts = counts * self._shapes.load.hottest
         visited = np.maximum((1.0 - idle) * moe.num_experts, moe.experts_per_token)
         if not self._divided:
             return experts_curve(*self._tables["moe"], counts, visited, hold=hold)
@@ -283,7 +323,7 @@ class MeasuredCost:
             return times
         part, all_of_it = (
             RooflineKernels(replace(self._shapes, plan=split), DEFAULT_EFFICIENCY).experts(counts, idle)
-            for split in (plan, ParallelPlan(plan.ep, 1, plan.ep))
+            for split in (replace(plan, redundant_experts=0), ParallelPlan(plan.ep, 1, plan.ep))
         )
         return np.asarray(times * (part / all_of_it))
 
@@ -301,8 +341,8 @@ class MeasuredCost:
                 elif name in _MOE_ONLY:
                     times = moe_layers
                 parts[name] = (times * calls) * self._curve(name, counts)
-        if moe_layers:
-            parts["moe"] = moe_layers * self._moe(counts)
+        if moe_layers and self._plan.dp == 1:
+            parts["moe"] = moe_layers * self._moe(counts, idle_experts(self._model, len(counts) - 1))
         all_reduce = self._collectives.all_reduce(counts * self._hidden_bytes)
         parts["collectives"] = 2 * len(layers) * all_reduce
         if stage == 0:
@@ -386,6 +426,8 @@ class MeasuredCost:
             lines.append(f"pipeline stages: not measured, estimate for {self._stage_link.name}")
         if self._model.moe is not None:
             lines.append("experts: as many visited as uniform, independent routing visits on average (an assumption)")
+            if self._shapes.load.source:
+                lines.append(self._shapes.load.source)
         if self._divided:
             how = f"spread over {self._plan.ep} groups of ranks, balanced" if self._plan.ep > 1 else "divided"
             lines.append(f"experts: measured on one rank, {how} (an assumption)")

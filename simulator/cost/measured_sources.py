@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from simulator.calibration.load import load_measurements
+from simulator.cost.expert_load import DEFAULT_LOAD, ExpertLoad
 from simulator.cost.fitted_kernels import unmeasured
 from simulator.cost.graphs import NO_GRAPHS, CudaGraphs
 from simulator.cost.measured import MeasuredCost, check_hardware
@@ -38,6 +39,7 @@ def measured_cost(
     graphs: CudaGraphs = NO_GRAPHS,
     outside: str,
     where: str,
+    load: ExpertLoad = DEFAULT_LOAD,
 ) -> MeasuredCost | OperatorCost:
     """Return the cost model that measurements make.
 
@@ -54,7 +56,7 @@ def measured_cost(
     InputError
         If something can't be read, was measured on another accelerator, or can't make the model.
     """
-    rows = _loaded(tuple((path, _stamp(path)) for path in profiles))
+    rows = measured_rows(profiles)
     where = f"{where}, {', '.join(profiles)}"
     if (rows["operator"] == "attention").any():
         return MeasuredCost(
@@ -70,6 +72,7 @@ def measured_cost(
             graphs=graphs,
             outside=outside,
             where=where,
+            load=load,
         )
     check_hardware(rows, accelerator, where)
     if outside != "extrapolate":
@@ -82,6 +85,7 @@ def measured_cost(
         activation_dtype=activation_dtype,
         kv_dtype=kv_dtype,
         node=node,
+        load=load,
     )
     return OperatorCost(
         shapes,
@@ -89,6 +93,11 @@ def measured_cost(
         host_overhead_s=host_overhead_s,
         graphs=graphs,
     )
+
+
+def measured_rows(profiles: Sequence[str]) -> pd.DataFrame:
+    """Return the rows of several files and directories, ordered by operator; nobody writes into the table."""
+    return _loaded(tuple((path, _stamp(path)) for path in profiles))
 
 
 def _stamp(path: str) -> int:

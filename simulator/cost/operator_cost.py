@@ -63,6 +63,7 @@ class OperatorCost:
             raise InputError(f"host_overhead_s must be at least 0, got {host_overhead_s}")
         model, plan = shapes.model, shapes.plan
         self._cp = plan.cp
+        self._shapes = shapes
         self._operators = OperatorTimes(shapes, kernels)
         self._attention = kernels.attention
         self._substitutions = kernels.substitutions
@@ -92,6 +93,9 @@ class OperatorCost:
         self._rare_rows: dict[int, float] = {}
         self._make_tables(_FIRST_TABLE)
         self._head_s = self._head_table(_FIRST_TABLE)
+        self._head_s = self._head_row_s(np.arange(_FIRST_TABLE, dtype=np.float64)).tolist()
+        if plan.dp > 1:  # a source names what it was asked for
+            self._operators.experts(np.ones(1), np.ones(1))
         self._sources = (*kernels.sources, *self._describe(), *widened(shapes))
 
     @property
@@ -166,6 +170,37 @@ class OperatorCost:
                 seconds = seconds + head
             total += np.maximum(np.rint(seconds * _NS_PER_S).astype(np.int64), 1)
         return total
+
+    # ------------------------------------------------------------------------------- a rank among others
+
+    @property
+    def shapes(self) -> KernelShapes:
+        """What is computed."""
+        return self._shapes
+
+    def seconds(self, shape: BatchShape, computed: int) -> float:
+        """Return the seconds of one step that computes so many tokens in dense operators; one stage, no padding."""
+        table, rows = self._decode_steps, shape.logit_rows
+        fixed = table[computed] if computed < len(table) else self._more_tokens(computed, False)
+        head = self._head_s[rows] if rows < len(self._head_s) else self._more_rows(rows)
+        full, window = self._context_s(shape)
+        _, full_layers, window_layers = self._attention_layers[0]
+        return fixed[0] + (full_layers * full + window_layers * window) + head
+
+    def run_seconds(self, shape: BatchShape, computed: int, k: int) -> Floats:
+        """Return the same of the next ``k`` steps."""
+        table, rows = self._decode_steps, shape.logit_rows
+        fixed = table[computed] if computed < len(table) else self._more_tokens(computed, False)
+        head = self._head_s[rows] if rows < len(self._head_s) else self._more_rows(rows)
+        full, window = self._context_run_s(shape, np.arange(k, dtype=np.int64))
+        _, full_layers, window_layers = self._attention_layers[0]
+        return np.asarray(fixed[0] + (full_layers * full + window_layers * window) + head)
+
+    def experts(self, tokens: Floats, idle: Floats) -> Floats:
+        """Return the seconds of one layer's routed experts on the busiest rank, by the tokens of all ranks."""
+        return self._operators.experts(tokens, idle)
+
+    # ------------------------------------------------------------------------------------------- tables and curves
 
     def _decode_step_ns(self, decodes: int) -> Piecewise:
         """Return the ns of a step of so many decodes alone, one stage and no window, over the tokens attended to.
@@ -411,6 +446,8 @@ class OperatorCost:
         lines = [f"host overhead: {self._host_overhead_s * 1e3:g} ms a step", self._graphs.source]
         if self._stage_link is not None:
             lines.append(f"pipeline stages: estimate for {self._stage_link.name}")
+        if self._shapes.load.source:
+            lines.append(self._shapes.load.source)
         return tuple(lines)
 
 

@@ -36,7 +36,8 @@ class OperatorTimes:
         """Return the seconds of one decoder layer by family, but for attention.
 
         Two norms, each reading and writing the residual beside the hidden states; rotary embedding of queries and
-        keys; the write of the cache; the activation.
+        keys; the write of the cache; the activation. Attention data parallel ranks share the experts: `experts` has
+        those for the tokens of all.
         """
         shapes, kernels = self.shapes, self.kernels
         model, tp = shapes.model, shapes.plan.tp
@@ -53,7 +54,8 @@ class OperatorTimes:
             # Softmax and choice of the experts, and sorting the tokens by expert: two more kernels.
             choice = kernels.elementwise(2 * model.moe.num_experts, tokens, 2)
             seconds["router"] = seconds["router"] + choice
-            seconds["experts"] = kernels.experts(tokens, idle)
+            if shapes.plan.dp == 1:
+                seconds["experts"] = self.experts(tokens, idle)
             inner = share(model.moe.shared_intermediate_size, tp)
         else:
             inner = share(model.intermediate_size, tp)
@@ -61,6 +63,11 @@ class OperatorTimes:
             seconds["activation"] = kernels.elementwise(model.mlp_matrices * inner, tokens, 1)
         seconds["collectives"] = 2 * self.all_reduce(tokens)
         return seconds
+
+    def experts(self, tokens: Floats, idle: Floats) -> Floats:
+        """Return the seconds of one layer's routed experts on the busiest rank, by the tokens of all ranks."""
+        hottest = self.shapes.load.hottest
+        return self.kernels.experts(tokens if hottest == 1.0 else tokens * hottest, idle)
 
     def first_stage(self, tokens: Floats) -> dict[str, Floats]:
         """Return the seconds before the layers: rows of the embedding, summed over the ranks that hold them."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from simulator.cost.context_parallel import context_parallel_kernels
 from simulator.cost.efficiency import DEFAULT_EFFICIENCY, DEFAULT_HOST_OVERHEAD_S, Efficiency
+from simulator.cost.expert_load import DEFAULT_LOAD, ExpertLoad
 from simulator.cost.graphs import NO_GRAPHS, CudaGraphs
 from simulator.cost.kernels import KernelShapes, RooflineKernels, check_activation_dtype
 from simulator.cost.links import stage_link, tensor_link
@@ -34,6 +35,7 @@ def kernel_shapes(
     kv_dtype: str | None = None,
     activation_dtype: str | None = None,
     node: NodeType | None = None,
+    load: ExpertLoad = DEFAULT_LOAD,
 ) -> KernelShapes:
     """Return what the kernels of a model compute with on a layout.
 
@@ -49,6 +51,8 @@ def kernel_shapes(
         Datatype of activations and of attention, 16 bits or more; None: the model's 16-bit datatype.
     node
         Node type, for the links between GPUs; None: one node that is large enough, at the accelerator's own rates.
+    load
+        How tokens spread over routed experts.
 
     Raises
     ------
@@ -71,6 +75,7 @@ def kernel_shapes(
         link=tensor_link(accelerator, node, plan.tp) if plan.tp > 1 else None,
         stage_link=stage_link(accelerator, node, plan.gpus) if plan.pp > 1 else None,
         context_link=tensor_link(accelerator, node, plan.tp * plan.cp) if plan.cp > 1 else None,
+        load=load,
     )
 
 
@@ -85,6 +90,7 @@ def roofline_cost(
     host_overhead_s: float | None = None,
     graphs: CudaGraphs = NO_GRAPHS,
     node: NodeType | None = None,
+    load: ExpertLoad = DEFAULT_LOAD,
     efficiency: Efficiency = DEFAULT_EFFICIENCY,
 ) -> OperatorCost:
     """Return the cost model from the data sheet of an accelerator.
@@ -108,6 +114,7 @@ def roofline_cost(
         kv_dtype=kv_dtype,
         activation_dtype=activation_dtype,
         node=node,
+        load=load,
     )
     return OperatorCost(
         shapes,

@@ -37,10 +37,6 @@ from simulator.cost.tables import curve
 from simulator.models.dtypes import canonical_dtype
 from simulator.sharding import Matrix, rank_heads, rank_kv_heads
 
-DEFAULT_ROUTING = "power_law_1.2"
-"""Which measured distribution of tokens over experts stands for traffic: a power law of exponent 1.2, the more skewed
-of the two that AIConfigurator measures (an assumption; its own default for most models)."""
-
 LEAST_UNQUANTISED = 0.5
 """Share of a product's time that is left at least when the quantisation of its input is taken off, which was measured
 apart from it and may have come out longer: a choice."""
@@ -57,8 +53,6 @@ class TableKernels:
         What is computed.
     estimate
         Source of what was not measured.
-    routing
-        Which distribution of tokens over experts.
 
     Attributes
     ----------
@@ -69,9 +63,7 @@ class TableKernels:
     attention: Attention
     window_attention: Attention
 
-    def __init__(
-        self, rows: pd.DataFrame, shapes: KernelShapes, estimate: Kernels, *, routing: str = DEFAULT_ROUTING
-    ) -> None:
+    def __init__(self, rows: pd.DataFrame, shapes: KernelShapes, estimate: Kernels) -> None:
         self._shapes, self._estimate = shapes, estimate
         self.substitutions: Counter[str] = Counter()
         self._of = by_operator(rows)
@@ -81,7 +73,7 @@ class TableKernels:
         self._made: dict[str, str] = {}
         self._collectives = Collectives(rows, shapes.plan.tp, estimate)
         self._curves: dict[tuple[str, int, int], tuple[Floats, Floats] | None] = {}
-        self._experts = self._expert_curve(routing) if shapes.model.moe is not None else None
+        self._experts = self._expert_curve(shapes.load.distribution) if shapes.model.moe is not None else None
         if shapes.model.mla is None:
             self.attention = self._attention(None)
             window = shapes.model.sliding_window if shapes.model.num_sliding_layers else None

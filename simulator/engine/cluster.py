@@ -16,6 +16,8 @@ from simpy.events import Event
 from policies.protocols import PolicyError, RoutingPolicy
 from simulator.engine.clock import ARRIVALS, NS_PER_S, Boundary, Callbacks, Environment
 from simulator.engine.control import Control, Feature
+from simulator.engine.lockstep import lockstep_groups
+from simulator.engine.rank_routing import RankRouting
 from simulator.engine.recorder import Outcome, Recorder
 from simulator.engine.replica import Replica, ReplicaConfig
 from simulator.engine.sequence import ENDED, Sequence
@@ -91,7 +93,7 @@ class Cluster:
     Parameters
     ----------
     configs
-        One entry a replica.
+        One entry a replica; attention data parallel ranks are replicas that follow one another.
     rng
         The router's stream of random numbers.
     features
@@ -109,6 +111,7 @@ class Cluster:
         "_arrival",
         "_class",
         "_coming",
+        "_configs",
         "_first",
         "_hash_offsets",
         "_next_arrival",
@@ -129,6 +132,7 @@ class Cluster:
         "last_event_ns",
         "make_network",
         "network",
+        "lockstep",
         "num_arrived",
         "num_ended",
         "num_replicas",
@@ -171,6 +175,9 @@ class Cluster:
             Replica(self.env, i, config, self.recorder, self._ended, fast_forward=fast_forward)
             for i, config in enumerate(configs)
         ]
+        self.lockstep = lockstep_groups(configs, self.replicas)
+        self._configs = configs
+        self.router = self.by_rank(router)
         self._arrival = Arrival(workload.hash_block_tokens)
         self._prompt = np.ascontiguousarray(workload.prompt_tokens, dtype=np.int64).data
         self._output = np.ascontiguousarray(workload.output_tokens, dtype=np.int64).data
@@ -196,6 +203,12 @@ class Cluster:
         self.make_network = make_network
         self.network: ClusterNetwork | None = None
         self.control = Control(self, features) if features else None
+
+    def by_rank(self, router: RoutingPolicy) -> RoutingPolicy:
+        """Return what a router becomes where replicas have attention data parallel ranks; else the router itself."""
+        if not self.lockstep or isinstance(router, RankRouting):
+            return router
+        return RankRouting(router, self.replicas, self.lockstep, self._configs)
 
     @property
     def is_over(self) -> bool:
@@ -235,6 +248,8 @@ class Cluster:
         self.end_ns = self.last_event_ns if self.num_ended == self.num_arrived else self.env.now
         # SimPy numbers events as it schedules them, so what it executed is known without counting in the hot path.
         self.events = next(self.env._eid) - len(self.env._queue)
+        for group in self.lockstep:
+            group.stop()
         for replica in self.replicas:
             replica.stop(self.end_ns)
         self.in_system_ns += (self.num_arrived - self.num_ended) * self.end_ns

@@ -188,7 +188,7 @@ class Control:
 
     def scope(self, router: RoutingPolicy, replica_ids: SequenceOf[int], rng: np.random.Generator) -> Scope:
         """Return a router's view of some replicas, kept up to date."""
-        found = Scope(self, router, replica_ids, rng)
+        found = Scope(self, self.cluster.by_rank(router), replica_ids, rng)
         self.scopes.append(found)
         return found
 

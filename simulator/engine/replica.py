@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.budget import KVBudget
-from policies.protocols import BatchingPolicy, KVEvictionPolicy, QueueingPolicy
+from policies.protocols import BalancingPolicy, BatchingPolicy, KVEvictionPolicy, QueueingPolicy
 from simulator.cost.shape import BatchShape, CostModel
 from simulator.engine.budget import BudgetKVManager, DecodeReads
 from simulator.engine.clock import Environment
@@ -54,6 +54,11 @@ class ReplicaConfig:
         Sliding window of the model, tokens; None without one.
     kv_budget
         What is kept and read of each sequence; None: everything.
+    ranks
+        Attention data parallel ranks that step together: so many configurations in a row are those of one such group,
+        and their ``cost`` is a `simulator.cost.lockstep.LockstepCost`; 1: steps alone.
+    balancing
+        Maker of the policy that chooses one of them for a request; needed where they are several.
     swap_blocks, kv_block_bytes, host_link
         Host memory for swapping in KV blocks, bytes of one block on one rank, and the link there.
     shared_prefix_attention
@@ -72,6 +77,8 @@ class ReplicaConfig:
     async_scheduling: bool = False
     window: int | None = None
     kv_budget: KVBudget | None = None
+    ranks: int = 1
+    balancing: Callable[[], BalancingPolicy] | None = None
     swap_blocks: int = 0
     kv_block_bytes: int = 0
     host_link: Link | None = None

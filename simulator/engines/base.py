@@ -110,6 +110,13 @@ class Engine:
     cuda_graph_sizes
         Token counts that it captures graphs for and pads to, for the most requests that may run; () where it pads
         nothing.
+    balancing
+        Policy that chooses the attention data parallel rank of a request.
+    data_parallel
+        Limits of one rank in place of ``defaults``, for an accelerator, all GPUs of a stage and attention data parallel
+        ranks; None: a rank has those of an engine without them.
+    together
+        Flags that mean here what they do only beside another one.
     """
 
     name: str
@@ -121,6 +128,9 @@ class Engine:
     not_modelled: frozenset[str]
     kv_memory: KVMemory = "profiled"
     cuda_graph_sizes: Callable[[int], tuple[int, ...]] = lambda _: ()
+    balancing: str = "round-robin"
+    data_parallel: Callable[[Accelerator, int, int], EngineDefaults] | None = None
+    together: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -157,6 +167,8 @@ class Engine:
             For a flag that is unknown or not modelled, or a value that it can't have.
         """
         found: dict[str, Any] = {}
+        if len(args) > 1:
+            self._check_together(args)
         for name, value in args.items():
             dashed = name if name.startswith("-") else f"--{name}"
             flag = self.find(dashed)
@@ -170,7 +182,7 @@ class Engine:
                 flag.parse(value)
         return found
 
-    def take_args(self, tokens: Sequence[str], own: frozenset[str]) -> tuple[dict[str, str | bool], list[str]]:
+    def take_args(self, tokens: Sequence[str], own: frozenset[str]) -> tuple[dict[str, Any], list[str]]:
         """Split command-line tokens into this engine's flags and the rest.
 
         Parameters
@@ -190,7 +202,7 @@ class Engine:
         InputError
             For a flag of the engine that is not modelled, or one without its value.
         """
-        taken: dict[str, str | bool] = {}
+        taken: dict[str, Any] = {}
         rest: list[str] = []
         queue = list(tokens)
         hidden = {_normal(name) for name in self.not_modelled}
@@ -213,7 +225,15 @@ class Engine:
                 taken[name] = queue.pop(0)
             else:
                 raise InputError(f"{name} needs a value")
+        self._check_together(taken)
         return taken, rest
+
+    def _check_together(self, args: Mapping[str, Any]) -> None:
+        """Raise for a flag without the one that it needs beside it."""
+        given = {flag.names[0] for name in args for flag in [self.find(f"--{name.lstrip('-')}")] if flag is not None}
+        for name, other in self.together.items():
+            if name in given and other not in given:
+                raise InputError(f"{name} without {other} makes whole replicas: set 'replicas' of the pool instead")
 
 
 def switch(name: str, key: str) -> tuple[Flag, Flag]:

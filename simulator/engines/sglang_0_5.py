@@ -30,10 +30,27 @@ def cuda_graph_sizes(largest: int) -> tuple[int, ...]:
 
 def defaults(accelerator: Accelerator, tp: int, pp: int) -> EngineDefaults:
     """Return the limits of a server, by ``ServerArgs._handle_gpu_memory_settings``."""
+    return _limits(accelerator, tp, pp, 1)
+
+
+def data_parallel(accelerator: Accelerator, tp: int, dp: int) -> EngineDefaults:
+    """Return the limits of one of ``dp`` attention ranks on ``tp`` GPUs, by ``ServerArgs._handle_data_parallelism``.
+
+    Its chunk and its running requests are a rank's share, and it counts on answers' lengths less (0.3).
+    """
+    found = _limits(accelerator, tp, 1, dp)
+    limits = {**found.limits, "max_num_seqs": max(1, found.limits["max_num_seqs"] // dp)}
+    limits["max_num_batched_tokens"] = max(1, limits["max_num_batched_tokens"] // dp)
+    return EngineDefaults(limits, {"schedule_conservativeness": 0.3})
+
+
+def _limits(accelerator: Accelerator, tp: int, pp: int, dp: int) -> EngineDefaults:
     memory = accelerator.memory_bytes / _MIB
     chunk, graphs_small, graphs_large = next(row[1:] for row in _BY_MEMORY if memory < row[0])
     graph_batch = graphs_small if tp < 4 else graphs_large
     reserved = 512 + max(chunk, 2048) * 1.5 + graph_batch * 2 + tp * pp / 8 * 1024
+    if dp > 1:  # graphs of padded batches take more, large ones more still
+        reserved += graph_batch * dp * (3 if graph_batch <= 300 else 4.5)
     if memory > 60 * 1024:
         reserved = max(reserved, 10 * 1024)
     return EngineDefaults(
@@ -64,6 +81,17 @@ ENGINE = Engine(
         Flag(("--tp-size", "--tensor-parallel-size"), "parallel.tp"),
         Flag(("--pp-size", "--pipeline-parallel-size"), "parallel.pp"),
         Flag(("--ep-size", "--expert-parallel-size"), "parallel.ep"),
+        Flag(("--dp-size", "--data-parallel-size"), "parallel.attention_dp"),
+        Flag(("--enable-dp-attention",), "", "switch"),
+        Flag(
+            ("--load-balance-method",),
+            "parallel.balancing",
+            "text",
+            values={"round_robin": {"name": "round-robin"}},
+        ),
+        Flag(("--moe-a2a-backend",), "experts.exchange", "text", values={"none": "allgather", "deepep": "deepep"}),
+        Flag(("--ep-num-redundant-experts",), "experts.redundant"),
+        Flag(("--enable-eplb",), "experts.placement", "switch", value={"name": "eplb"}),
         Flag(("--mem-fraction-static",), "engine.gpu_memory_utilization", "float"),
         Flag(("--max-running-requests",), "engine.max_num_seqs"),
         Flag(("--chunked-prefill-size",), "engine.max_num_batched_tokens"),
@@ -93,12 +121,14 @@ ENGINE = Engine(
     not_modelled=names(
         "enable-mixed-chunk enable-priority-scheduling max-queued-requests max-total-tokens"
         " num-continuous-decode-steps enable-hierarchical-cache hicache-ratio hicache-size enable-lmcache"
-        " dp-size data-parallel-size enable-dp-attention enable-eplb moe-a2a-backend"
+        " deepep-mode eplb-algorithm init-expert-location"
         " moe-runner-backend enable-two-batch-overlap speculative-algorithm speculative-draft-model-path"
         " speculative-num-steps speculative-eagle-topk disaggregation-mode disaggregation-transfer-backend"
         " enable-torch-compile cuda-graph-max-bs cuda-graph-bs disable-cuda-graph attention-backend sampling-backend"
         " enable-lora lora-paths max-loras-per-batch cpu-offload-gb dtype swa-full-tokens-ratio"
-        " disable-custom-all-reduce nnodes node-rank load-balance-method enable-pdmux prefill-max-requests"
+        " disable-custom-all-reduce nnodes node-rank enable-pdmux prefill-max-requests"
     ),
     kv_memory="static",
+    data_parallel=data_parallel,
+    together={"--dp-size": "--enable-dp-attention"},
 )

@@ -42,6 +42,7 @@ ENGINE = Engine(
         Flag(("--tp_size",), "parallel.tp"),
         Flag(("--pp_size",), "parallel.pp"),
         Flag(("--ep_size",), "parallel.ep"),
+        Flag(("--enable_attention_dp",), "parallel.attention_dp", "switch", value="tp"),
         Flag(
             ("--kv_cache_free_gpu_memory_fraction", "--free_gpu_memory_fraction"),
             "engine.gpu_memory_utilization",
@@ -55,7 +56,8 @@ ENGINE = Engine(
     not_modelled=names(
         "max_beam_width cluster_size gpus_per_node backend extra_llm_api_options num_postprocess_workers"
         " reasoning_parser tool_parser metadata_server_config_file server_role fail_fast_on_attention_window_too_large"
-        " enable_attention_dp moe_cluster_parallel_size speculative_config"
+        " moe_cluster_parallel_size speculative_config"
     ),
     kv_memory="free",
+    balancing="trtllm",
 )

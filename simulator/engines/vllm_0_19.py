@@ -126,7 +126,25 @@ ENGINE = Engine(
         *SCHEDULER_FLAGS,
         *switch("enable-prefix-caching", "engine.prefix_caching"),
         *switch("async-scheduling", "engine.async_scheduling"),
-        Flag(("--enable-expert-parallel",), "parallel.ep", "switch", value="tp"),
+        Flag(("--enable-expert-parallel",), "parallel.ep", "switch", value="all"),
+        Flag(("--data-parallel-size", "-dp"), "parallel.dp"),
+        Flag(
+            ("--all2all-backend",),
+            "experts.exchange",
+            "text",
+            values={
+                "allgather_reducescatter": "allgather",
+                "deepep_high_throughput": "deepep-high-throughput",
+                "deepep_low_latency": "deepep-low-latency",
+            },
+        ),
+        Flag(
+            ("--expert-placement-strategy",),
+            "experts.placement",
+            "text",
+            values={"linear": {"name": "linear"}, "round_robin": {"name": "round-robin"}},
+        ),
+        Flag(("--enable-eplb",), "experts.placement", "switch", value={"name": "eplb"}),
         Flag(("--enforce-eager",), "engine.cuda_graph_sizes", "switch", value=()),
         Flag(("--long-prefill-token-threshold",), "batching.params.long_prefill_token_threshold"),
         Flag(("--enable-chunked-prefill",), "", "switch"),
@@ -135,10 +153,10 @@ ENGINE = Engine(
     ),
     not_modelled=names(
         "no-enable-chunked-prefill max-num-partial-prefills max-long-partial-prefills num-lookahead-slots"
-        " scheduler-cls disable-chunked-mm-input disable-hybrid-kv-cache-manager data-parallel-size"
-        " data-parallel-rank data-parallel-size-local data-parallel-backend all2all-backend"
-        " decode-context-parallel-size prefill-context-parallel-size enable-dbo enable-eplb eplb-config"
-        " expert-placement-strategy disable-custom-all-reduce distributed-executor-backend"
+        " scheduler-cls disable-chunked-mm-input disable-hybrid-kv-cache-manager"
+        " data-parallel-rank data-parallel-size-local data-parallel-backend"
+        " decode-context-parallel-size prefill-context-parallel-size enable-dbo eplb-config"
+        " disable-custom-all-reduce distributed-executor-backend"
         " compilation-config cudagraph-capture-sizes max-cudagraph-capture-size kv-cache-memory-bytes swap-space"
         " cpu-offload-gb calculate-kv-scales kv-sharing-fast-prefill kv-offloading-size kv-offloading-backend"
         " prefix-caching-hash-algo mamba-cache-dtype mamba-ssm-cache-dtype mamba-block-size enable-lora max-loras"
@@ -148,5 +166,6 @@ ENGINE = Engine(
         " mm-encoder-tp-mode skip-mm-profiling structured-outputs-config reasoning-parser enable-sleep-mode"
         " model-impl runner convert task additional-config optimization-level stream-interval"
     )
-    | {"-dp", "-dcp", "-O"},
+    | {"-dcp", "-O"},
+    balancing="vllm",
 )

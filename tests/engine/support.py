@@ -9,10 +9,11 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from policies.balancing.round_robin import RoundRobin as RanksInTurn
 from policies.batching.vllm_v1 import VllmV1
 from policies.budget import KVBudget
 from policies.kv_eviction.lru import Lru
-from policies.protocols import BatchingPolicy, KVEvictionPolicy, QueueingPolicy, RoutingPolicy
+from policies.protocols import BalancingPolicy, BatchingPolicy, KVEvictionPolicy, QueueingPolicy, RoutingPolicy
 from policies.queueing.fcfs import Fcfs
 from policies.routing.round_robin import RoundRobin
 from simulator.cost.shape import BatchShape, CostModel
@@ -109,6 +110,8 @@ def build(
     swap_blocks: int = 0,
     link: Link | None = None,
     shared_prefix_attention: bool = False,
+    ranks: int = 1,
+    balancing: Callable[[], BalancingPolicy] = RanksInTurn,
     after: dict[int, list[tuple[int, int]]] | None = None,
     sample_ns: int = 10**9,
     keep_batches: bool = False,
@@ -149,9 +152,11 @@ def build(
         kv_block_bytes=1000,
         host_link=link,
         shared_prefix_attention=shared_prefix_attention,
+        ranks=ranks,
+        balancing=balancing,
     )
     return Cluster(
-        [config] * replicas,
+        [config] * (replicas * ranks),
         router or RoundRobin(),
         workload,
         rng=np.random.default_rng(0),

@@ -17,9 +17,9 @@ from simulator.engine.cluster import Cluster, Workload
 from simulator.engine.links import Link
 from simulator.engine.replica import EngineLimits, ReplicaConfig
 from simulator.errors import InputError, did_you_mean
+from simulator.expert_plan import expert_load
 from simulator.features import make_features
 from simulator.kv_budget import budget_cost
-from simulator.expert_plan import expert_load
 from simulator.models import kv_bytes_per_token, weight_bytes, weight_formats
 from simulator.network.cluster_network import build_network
 from simulator.resolve import Resolved, ResolvedPool, policy_maker
@@ -343,12 +343,16 @@ def _balancing(pool: Pool) -> Callable[[], BalancingPolicy] | None:
 def _pool_cost(each: ResolvedPool, resolved: Resolved) -> CostModel:
     """Return what steps cost, with what the scenario puts on top of the model's operators."""
     cost = _cost(each, resolved)
-    if each.pool.engine.shared_prefix_attention is not None:
-        if each.plan.dp > 1:
+    for name, used in (
+        ("engine.shared_prefix_attention", each.pool.engine.shared_prefix_attention is not None),
+        ("kv_budget", each.kv_budget is not None),
+    ):
+        if used and each.plan.dp > 1:
             raise InputError(
-                f"pool {each.pool.name!r}: engine.shared_prefix_attention is not modelled with attention data parallel "
-                f"ranks (dp={each.plan.dp}); leave one of them out"
+                f"pool {each.pool.name!r}: {name} is not modelled with attention data parallel ranks "
+                f"(dp={each.plan.dp}); leave one of them out"
             )
+    if each.pool.engine.shared_prefix_attention is not None:
         cost = with_shared_prefixes(cost, each, resolved.model)
     return budget_cost(cost, each.kv_budget, resolved.model, each.pool, each.accelerator, each.plan.tp)
 

@@ -19,6 +19,7 @@ from simulator.network.topology import gpu, host
 from simulator.parallel import ParallelPlan
 from simulator.resolve import Resolved, resolve
 from simulator.runner import Watch, run, simulate
+from simulator.terminal import details
 from workloads import Trace
 
 GB = 10**9
@@ -253,6 +254,17 @@ def test_links_in_use_are_described_the_busiest_first() -> None:
     }
     assert len(found["links"]) == 4 and found["idle_links"] == len(net.network.links) - 4
     assert describe_links(net, 0)["links"][0]["utilization"] is None
+
+
+def test_the_terminal_names_the_busiest_link_where_there_is_one() -> None:
+    result = run({"cluster": {"pools": [{"engine": {"num_kv_blocks": 400}}]}}, trace=trace(3))
+    assert "Links" not in [label for label, _, _ in details(result.summary)]
+    net = network_of({"node": "aws-g5.12xlarge", "replicas": 5}, network={**FREE, "gpudirect": True})
+    net.gpu_to_gpu(0, 4, 9 * GB, lambda _: None)
+    net.network.env.run()
+    summary = {**result.summary, "links": describe_links(net, 4 * NS_PER_S)}
+    said = {label: text for label, text, _ in details(summary)}["Links"]
+    assert said == "busiest node0/nic0/tx: 50.0 % used (9.00 GB at up to 4.50 GB/s), 4 in use"
 
 
 def test_without_links_the_section_says_why() -> None:

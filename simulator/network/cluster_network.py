@@ -35,8 +35,9 @@ _ESTIMATED_BYTES = 2**40
 class ClusterNetwork:
     """Links of a cluster, and transfers of its replicas' data over them.
 
-    Bytes are those of a whole replica. Ranks take part in parallel, each with its share, over the routes that
-    `Topology` gives, striped over interfaces; a transfer is done with the last of them.
+    Bytes are those of a whole replica as the engine counts them (an attention data parallel rank is one). Its GPUs take
+    part in parallel, each with its share, over the routes that `Topology` gives, striped over interfaces; a transfer is
+    done with the last of them.
 
     Parameters
     ----------
@@ -264,7 +265,7 @@ def build_network(
     return ClusterNetwork(
         env,
         Topology(pools, resolved.scenario.network),
-        [pool.plan for pool in pools for _ in range(pool.replicas)],
+        [pool.plan for pool in pools for _ in range(pool.num_engines)],
         num_layers=model.num_layers,
         num_kv_heads=1 if model.mla is not None else model.num_kv_heads,
         keep_timeline=keep_timeline,
@@ -288,7 +289,7 @@ def check_connected(resolved: Resolved, names: Sequence[str], what: str) -> None
     """
     pools = pool_nodes(resolved)
     topology = Topology(pools, resolved.scenario.network)
-    owner = [pool.name for pool in pools for _ in range(pool.replicas)]
+    owner = [pool.name for pool in pools for _ in range(pool.num_engines)]
     ranks = {(topology.placement(i)[0], name) for i, name in enumerate(owner) if name in names}
     places = sorted(ranks)
     if topology.unreachable({node for (node, _), _ in places}) is None:

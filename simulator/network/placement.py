@@ -29,6 +29,8 @@ class PoolNodes:
     ----------
     node
         None: nodes are made up, see `made_up_node`.
+    replicas
+        As the scenario counts them: attention data parallel ranks are parts of one.
     """
 
     name: str
@@ -36,6 +38,11 @@ class PoolNodes:
     accelerator: Accelerator
     plan: ParallelPlan
     replicas: int
+
+    @property
+    def num_engines(self) -> int:
+        """Replicas as the engine counts them: every attention data parallel rank is one."""
+        return self.replicas * self.plan.dp
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +86,8 @@ def place(
     Returns
     -------
     nodes, placements
-        Of each replica, pools in order: (node, GPU) of each of its ranks, stage by stage.
+        Of each replica of the engine, pools in order: (node, GPU) of each of its ranks, stage by stage. An attention
+        data parallel rank is a replica of its own there; those of one replica are placed together.
     """
     nodes: list[Node] = []
     placements: list[tuple[tuple[int, int], ...]] = []
@@ -102,7 +110,8 @@ def place(
                     nodes.append(Node(node, kind, pool.accelerator))
                 placed += [(node, taken + i) for i in range(want)]
                 used[key] = node, taken + want
-            placements.append(tuple(placed))
+            each = pool.plan.rank_gpus
+            placements += [tuple(placed[at : at + each]) for at in range(0, ranks, each)]
     return tuple(nodes), tuple(placements)
 
 

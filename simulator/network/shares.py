@@ -85,7 +85,7 @@ def overlaps(senders: int, receivers: int) -> list[tuple[int, int, int, int]]:
 
 def _token_parts(plan: ParallelPlan) -> int:
     """Return how many ranks the tokens of a request's KV are divided over (ring), each beside those of its heads."""
-    return plan.gpus // (plan.pp * plan.attention_ranks)
+    return plan.rank_gpus // (plan.pp * plan.attention_ranks)
 
 
 def _heads_between(senders: int, receivers: int, num_kv_heads: int) -> list[tuple[int, int, int, int, int]]:

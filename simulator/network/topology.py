@@ -91,7 +91,7 @@ class Topology:
     Parameters
     ----------
     pools
-        Replicas are numbered through them in order, as in the cluster.
+        Replicas are numbered through them in order, as in the cluster: each attention data parallel rank is one.
     part
         The scenario's ``network``.
     """

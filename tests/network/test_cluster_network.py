@@ -15,7 +15,7 @@ from simulator.errors import InputError
 from simulator.network.cluster_network import ClusterNetwork, Place, build_network, check_connected
 from simulator.network.result import WITHOUT_LINKS, describe_links
 from simulator.network.shares import even_shares, kv_shares
-from simulator.network.topology import gpu, host
+from simulator.network.topology import gpu, host, remote
 from simulator.parallel import ParallelPlan
 from simulator.resolve import Resolved, resolve
 from simulator.runner import Watch, run, simulate
@@ -328,3 +328,17 @@ def test_fast_forward_and_stepwise_see_the_same_transfers() -> None:
 def test_a_run_without_features_builds_no_links() -> None:
     result = run({"cluster": {"pools": [{"engine": {"num_kv_blocks": 400}}]}}, trace=trace(5))
     assert result.summary["links"] == {"links": [], "idle_links": None, "reason": WITHOUT_LINKS}
+
+
+def test_attention_data_parallel_ranks_send_as_replicas_of_their_own() -> None:
+    """A rank of two GPUs, both with all of the latent KV, sends it to a rank of the other replica in another node."""
+    dp = {
+        "node": "dgx-h100",
+        "parallel": {"tp": 2, "dp": 4, "ep": 8},
+        "replicas": 2,
+    }
+    resolved = resolved_of(dp, model="deepseek-v3")
+    net = build_network(Environment(initial_time=0), resolved)
+    assert net.topology.num_replicas == 8
+    assert net.parts("gpu", "gpu", 1, 100, to=4) == [(gpu(0, 2), gpu(1, 0), 100), (gpu(0, 3), gpu(1, 1), 100)]
+    assert net.parts("remote", "gpu", 1, 100) == [(remote(), gpu(0, 2), 50), (remote(), gpu(0, 3), 50)]

@@ -60,6 +60,16 @@ def test_a_larger_replica_spans_nodes_and_keeps_its_groups_whole() -> None:
     assert placed[2] == ((3, 0), (3, 1), (3, 2), (3, 3), (4, 0), (4, 1))
 
 
+def test_attention_data_parallel_ranks_are_replicas_of_their_own_placed_together() -> None:
+    """Two replicas of four ranks of two GPUs on nodes of eight, then three ranks that don't fit beside another."""
+    ranks = PoolNodes("a", load_node("dgx-h100"), load_accelerator("h100-sxm"), ParallelPlan(tp=2, dp=4), 2)
+    more = PoolNodes("b", load_node("dgx-h100"), load_accelerator("h100-sxm"), ParallelPlan(tp=2, dp=3), 2)
+    _, placed = place([ranks, more])
+    assert placed[:5] == (((0, 0), (0, 1)), ((0, 2), (0, 3)), ((0, 4), (0, 5)), ((0, 6), (0, 7)), ((1, 0), (1, 1)))
+    assert [replica[0] for replica in placed[8:]] == [(2, 0), (2, 2), (2, 4), (3, 0), (3, 2), (3, 4)]
+    assert topology(ranks, more).num_replicas == 14
+
+
 def test_a_pool_without_a_node_type_gets_nodes_that_hold_its_replicas() -> None:
     top = topology(pool(replicas=3, tp=4), pool(tp=16, name="big", accelerator="h100-sxm"))
     assert [(node.type.gpus, node.type.fabric) for node in top.nodes] == [

@@ -189,6 +189,9 @@ def _resolve_pool(pool: Pool, index: int, model: ModelSpec) -> ResolvedPool:
     budget = resolve_budget(pool, index, model, plan)
     notes = list(defaults.notes)
     if pool.kv_budget is not None:
+        notes.append(
+            f"KV budget {pool.kv_budget.name!r}: memory and time only; the accuracy of the answers isn't simulated"
+        )
         notes += without_prefixes(budget, limits, pool.kv_budget.name)
         if pool.cost.kind == "constant":
             notes.append("steps of constant duration: the KV budget changes memory, not time")

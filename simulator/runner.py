@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from simulator.blame import policy_error
 from simulator.build import Built, build, load_trace
+from simulator.capacity import check_capacity
 from simulator.engine.recorder import Outcome
 from simulator.errors import InputError
 from simulator.resolve import Resolved, resolve
@@ -104,6 +105,7 @@ def run(
     watch = progress or Watch()
     resolved = resolve(scenario)
     requests = load_trace(resolved.scenario, trace)
+    check_capacity(resolved, requests)
     built = build(resolved, requests, stepwise=stepwise, keep_batches=perfetto)
     watch.resolved(resolved, requests)
     notes = built.notes

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from simulator.models import ModelSpec
     from simulator.resolve import Resolved
     from simulator.scenario import Scenario
+    from workloads import Trace
 
 POOL = "cluster.pools.0"
 """The pool that is planned."""
@@ -71,6 +72,8 @@ class Dimension:
         Whether its ranks must be in one node.
     applies
         Whether more than 1 can make sense for a model.
+    over
+        Of a dimension that multiplies nothing: whose ranks it divides.
     """
 
     name: str
@@ -78,6 +81,7 @@ class Dimension:
     multiplies: bool
     in_node: bool
     applies: Callable[[ModelSpec], bool]
+    over: tuple[str, ...] = ()
 
 
 def _every_model(model: ModelSpec) -> bool:
@@ -93,7 +97,7 @@ DIMENSIONS: tuple[Dimension, ...] = (
     Dimension("cp", "context parallel ranks", True, True, _every_model),
     Dimension("dp", "attention data parallel ranks", True, False, _with_experts),
     Dimension("pp", "pipeline stages", True, False, _every_model),
-    Dimension("ep", "ranks that the routed experts are spread over", False, False, _with_experts),
+    Dimension("ep", "ranks that the routed experts are spread over", False, False, _with_experts, ("tp", "dp")),
 )
 """Everything that the search knows; those that neither `ParallelPlan` nor the scenario has are left out."""
 
@@ -135,7 +139,7 @@ class Plan:
 
     def changes(self) -> dict[str, object]:
         """Return the scenario keys that make it."""
-        return {f"{POOL}.parallel": self.by_name, f"{POOL}.replicas": self.replicas}
+        return {**{f"{POOL}.parallel.{name}": size for name, size in self.sizes}, f"{POOL}.replicas": self.replicas}
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,7 @@ class Infeasible:
     ----------
     kind
         ``layout`` (the model can't be split so), ``nodes`` (a group would lie across nodes), ``memory`` (it doesn't
-        fit), ``engine`` (the engine or policy has no such layout, or a limit can't be kept).
+        fit, or holds no request), ``engine`` (the engine or policy has no such layout, or a limit can't be kept).
     reason
         In a sentence.
     """
@@ -179,7 +183,7 @@ def enumerate_plans(
     -------
     list of Plan
         Replicas of g GPUs, g a divisor of all GPUs. Dimensions that multiply GPUs have the divisors of g; those in a
-        node divide a node; the others have the divisors of a stage's ranks.
+        node divide a node; the others have the divisors of the ranks that they divide.
 
     Raises
     ------
@@ -215,8 +219,9 @@ def _layouts(model: ModelSpec, budget: Budget, known: Sequence[Dimension]) -> It
         sizes = dict(zip((each.name for each in multiplying), chosen, strict=True))
         if budget.gpus % prod(chosen):
             continue
-        ranks = prod(chosen) // sizes.get("pp", 1)
-        for shared in product(*(divisors(ranks) if each.applies(model) else [1] for each in dividing)):
+        ranks = [prod(sizes.get(name, 1) for name in each.over) for each in dividing]
+        options = [divisors(n) if each.applies(model) else [1] for each, n in zip(dividing, ranks, strict=True)]
+        for shared in product(*options):
             spread = dict(zip((each.name for each in dividing), shared, strict=True))
             yield {each.name: {**sizes, **spread}[each.name] for each in known}
 
@@ -230,7 +235,7 @@ def divisors(number: int) -> list[int]:
 
 
 def prune(
-    base: Scenario, model: ModelSpec, budget: Budget, plans: Sequence[Plan]
+    base: Scenario, model: ModelSpec, budget: Budget, plans: Sequence[Plan], trace: Trace | None = None
 ) -> tuple[list[tuple[Plan, Resolved]], list[Infeasible]]:
     """Part the plans into those that can run, resolved, and those that can't, with the reason.
 
@@ -239,7 +244,7 @@ def prune(
     """
     feasible, infeasible = [], []
     for plan in plans:
-        found = check(base, model, budget, plan)
+        found = check(base, model, budget, plan, trace)
         if isinstance(found, Infeasible):
             infeasible.append(found)
         else:
@@ -247,8 +252,11 @@ def prune(
     return feasible, infeasible
 
 
-def check(base: Scenario, model: ModelSpec, budget: Budget, plan: Plan) -> Resolved | Infeasible:
-    """Return the scenario of a plan with everything decided, or why it can't run."""
+def check(
+    base: Scenario, model: ModelSpec, budget: Budget, plan: Plan, trace: Trace | None = None
+) -> Resolved | Infeasible:
+    """Return the scenario of a plan with everything decided, or why it can't run (with a trace: can't serve it)."""
+    from simulator.capacity import check_capacity
     from simulator.resolve import resolve
 
     try:
@@ -260,11 +268,24 @@ def check(base: Scenario, model: ModelSpec, budget: Budget, plan: Plan) -> Resol
     if reason is not None:
         return Infeasible(plan, "nodes", reason)
     try:
-        return resolve(base.updated(plan.changes()))
+        resolved = resolve(base.updated(plan.changes()))
     except MemoryTooSmallError as error:
         return Infeasible(plan, "memory", str(error))
     except InputError as error:
         return Infeasible(plan, "engine", str(error))
+    try:
+        if trace is not None:
+            check_capacity(resolved, trace)
+    except InputError as error:
+        return Infeasible(plan, "memory", str(error))
+    return resolved
+
+
+def parallel_plan(base: Scenario, plan: Plan) -> ParallelPlan:
+    """Return the layout of a plan's replicas; how it is done otherwise is as the scenario says (``context`` ...)."""
+    given = base.cluster.pools[0].parallel
+    both = {field.name for field in fields(ParallelPlan)} & set(Parallel.model_fields)
+    return ParallelPlan(**{**{name: getattr(given, name) for name in both}, **plan.by_name})
 
 
 def _across_nodes(budget: Budget, plan: Plan) -> str | None:

@@ -32,6 +32,7 @@ from simulator.studies.plan_space import (
     Budget,
     Infeasible,
     Plan,
+    dimensions,
     enumerate_plans,
     heuristic,
     prune,
@@ -382,23 +383,25 @@ def search(
     _check_given(base, wanted, finalists, screen)
     base = _with_args(base)
     model, budget = load_model(base.model), budget_of(base, nodes, gpus)
-    requests = len(load_trace(base, trace))
+    loaded = load_trace(base, trace)
     wide = wanted.must_sustain if fewer is None else fewer
-    every, refused = prune(base, model, budget, enumerate_plans(model, budget, only=only, fewer=wide))
+    every, refused = prune(base, model, budget, enumerate_plans(model, budget, only=only, fewer=wide), loaded)
     if not every:
         raise InputError(refusal(base, model, budget, refused))
-    guide = _baseline(base, model, budget)
+    guide = _baseline(base, model, budget, loaded)
     feasible = dict(every)
     if guide is not None:
         feasible.setdefault(*guide)
     evaluation = _Evaluation(feasible, trace, workers, executor, progress)
     rows, stages, interrupted = _in_stages(
-        evaluation, None if guide is None else guide[0], wanted, requests, screen, finalists
+        evaluation, None if guide is None else guide[0], wanted, len(loaded), screen, finalists
     )
     ranked = rank([row for row in rows if row.plan in dict(every)], wanted)
     base_row = next((row for row in rows if guide is not None and row.plan == guide[0]), None)
     notes = _notes(ranked, wanted)
-    if base.cluster.pools[0].parallel != Parallel() or base.cluster.pools[0].replicas != 1:
+    given, default = base.cluster.pools[0], Parallel()
+    searched = [each.name for each in dimensions()]
+    if given.replicas != 1 or any(getattr(given.parallel, name) != getattr(default, name) for name in searched):
         notes.append("the layout and the number of replicas that the scenario gives were not used: they are searched")
     if trace is not None:
         notes.append("the requests were given to search(), not by the scenario: best.yaml does not name them")
@@ -487,14 +490,14 @@ def budget_of(base: Scenario, nodes: int, gpus: int | None) -> Budget:
     return Budget(1, gpus, node.name if gpus == node.gpus else f"part of a {node.name} with {gpus} GPUs")
 
 
-def _baseline(base: Scenario, model: ModelSpec, budget: Budget) -> tuple[Plan, Resolved] | None:
+def _baseline(base: Scenario, model: ModelSpec, budget: Budget, trace: Trace) -> tuple[Plan, Resolved] | None:
     """Return the guides' plan of the whole space, resolved; None: it can't run."""
     plain = [
         plan
         for plan in enumerate_plans(model, budget)
         if all(size == 1 for name, size in plan.sizes if name not in ("tp", "pp"))
     ]
-    feasible, _ = prune(base, model, budget, plain)
+    feasible, _ = prune(base, model, budget, plain, trace)
     found = heuristic([plan for plan, _ in feasible])
     return None if found is None else (found, dict(feasible)[found])
 

@@ -180,3 +180,19 @@ def test_where_nothing_fits_the_refusal_names_what_would() -> None:
     assert said.startswith("no plan of llama-3.1-405b can run on 1 x dgx-h100 (8 GPUs): ")
     assert "1 x (tp 8): llama-3.1-405b does not fit on h100-sxm with tp=8 pp=1" in said
     assert said.endswith("2 x dgx-h100 would do (1 x (tp 8, pp 2))")
+
+
+@pytest.mark.skipif("cp" not in {each.name for each in plan_space.dimensions()}, reason="plans have no cp")
+def test_context_parallel_ranks_share_a_node_with_tensor_parallel_ones_as_the_scenario_says() -> None:
+    budget = Budget(2, 4, "n")
+    plans = enumerate_plans(DENSE, budget, only={"pp": [1]})
+    assert {(plan.by_name["tp"], plan.by_name["cp"]) for plan in plans if plan.gpus_per_replica == 8} == {
+        (2, 4),
+        (4, 2),
+    }
+    base = scenario(DENSE.name, parallel={"context": "ulysses"}, node="hgx-h200")
+    plan = next(plan for plan in plans if plan.text == "4 x (tp 1, cp 2)")
+    found = check(base, DENSE, budget, plan)
+    assert isinstance(found, Resolved) and found.pools[0].plan.context == "ulysses"
+    across = check(base, DENSE, budget, next(plan for plan in plans if plan.gpus_per_replica == 8))
+    assert isinstance(across, Infeasible) and across.kind == "nodes"

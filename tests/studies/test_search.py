@@ -257,3 +257,9 @@ def test_a_directory_with_other_files_is_never_written_to(tmp_path: Path) -> Non
     with pytest.raises(InputError, match="it holds an earlier search"):
         search(scenario(), only={"tp": [4]}, out=tmp_path / "new", **FOUR)
     search(scenario(), only={"tp": [4]}, out=tmp_path / "new", overwrite=True, **FOUR)
+
+
+def test_a_plan_that_holds_no_request_can_not_run() -> None:
+    base = scenario(pool={"engine": {"num_kv_blocks": 16}})  # 256 tokens, and prompts of 300
+    with pytest.raises(InputError, match="even the shortest prompt of 300 tokens"):
+        search(base, **FOUR)

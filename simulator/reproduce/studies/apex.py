@@ -134,7 +134,7 @@ STUDY = Study(
     setup="'simulate search' on eight H100 of one node, with models of its repository and requests like its published "
     "traces: summarization, creation and chat, 0.5 requests a second (128) or all at once (512; quick: 128). The "
     "heuristic plan: tensor parallelism over the node. Three cases on eight L40S joined by PCIe are not the paper's.",
-    differences="Which case gave 3.37 the abstract does not say, and the paper's requests are not bundled: lengths here "
+    differences="The abstract does not say which case gave 3.37, and the paper's requests are not bundled: lengths "
     "have their medians only, summarization's are an assumption. At 0.5 requests a second eight H100 are nearly idle "
     "and tensor parallelism over all of them answers soonest, so the heuristic is the best plan; gains are of loads "
     "that fill the GPUs. The heuristic's all-reduces cost more where custom all-reduce kernels are off, as in the "

@@ -168,6 +168,11 @@ class Lane:
 
     # ------------------------------------------------------------------------------------------------- process
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it waits for something to do."""
+        return self._idle
+
     def wake(self) -> bool:
         """Let an idle lane compose at this instant, after all arrivals of it; False if it isn't idle."""
         if not self._idle:

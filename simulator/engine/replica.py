@@ -183,7 +183,7 @@ class Replica:
             return
         one_stage = self.num_stages == 1
         self.recorder.queued[sequence.request_id] = lane.step_end_ns(now) if one_stage else now
-        if self.async_scheduling and lane.steps:
+        if self.async_scheduling and not lane.is_idle:
             self.arriving.append((now, sequence))
             if self.fast_forward and self.may_admit_arriving():
                 lane.cut(now, later=1)

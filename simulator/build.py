@@ -311,6 +311,7 @@ def _replica_configs(each: ResolvedPool, resolved: Resolved, hashes: _Blocks | N
     block_bytes = memory.kv_bytes_per_token * block_size
     swap_blocks = int((limits.swap_space_gib or 0.0) * 2**30) // block_bytes
     link = Link(each.accelerator.pcie, each.accelerator.pcie_bandwidth, 0.0) if swap_blocks else None
+    held = pool.parallel.prefill_balance
     config = ReplicaConfig(
         limits=EngineLimits(limits.max_num_seqs, limits.max_num_batched_tokens, limits.max_model_len),
         batching=policy_maker("batching", pool.batching.name, pool.batching.params),  # type: ignore[arg-type]
@@ -319,6 +320,7 @@ def _replica_configs(each: ResolvedPool, resolved: Resolved, hashes: _Blocks | N
         cost=_pool_cost(each, resolved),
         ranks=each.plan.dp,
         balancing=_balancing(pool),
+        prefill_balance=None if held is None else (held.timeout_steps, held.batching_wait_steps),
         num_kv_blocks=memory.num_kv_blocks,
         block_size=block_size,
         prefix_unit_blocks=hashes.block_tokens // block_size if hashes is not None and limits.prefix_caching else 0,

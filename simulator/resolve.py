@@ -259,6 +259,11 @@ def _full_parallel(pool: Pool, engine: Engine | None, plan: ParallelPlan, index:
     if plan.dp > 1:
         ref = {"name": "round-robin" if engine is None else engine.balancing} if own is None else own.model_dump()
         data["balancing"] = _full_policy("balancing", ref)
+    elif pool.parallel.prefill_balance is not None:
+        raise InputError(
+            f"cluster.pools.{index}.parallel.prefill_balance: holds prompts back for other attention data parallel "
+            "ranks, and there is one; leave it out, or set dp"
+        )
     elif own is not None:
         raise InputError(
             f"cluster.pools.{index}.parallel.balancing: chooses between attention data parallel ranks, and there is "

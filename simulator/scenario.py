@@ -22,7 +22,7 @@ from simulator.presets import with_preset
 from simulator.scenario_base import AUTO, Count, Duration, Factor, Part, PolicyRef, Seconds, Share, Text
 from simulator.scenario_errors import Path as KeyPath
 from simulator.scenario_errors import Problem, ScenarioError, dotted, problems_of
-from simulator.scenario_experts import BalancingRef, Experts
+from simulator.scenario_experts import BalancingRef, Experts, PrefillBalance
 from simulator.scenario_keys import anchor_paths, set_key
 from simulator.scenario_kv_budget import KVBudgetRef
 from simulator.scenario_network import NetworkPart
@@ -186,6 +186,8 @@ class Parallel(Part):
     each GPU is one."""
     balancing: BalancingRef | None = None
     """Which rank of its replica gets a request; left out: as the engine does, or round-robin."""
+    prefill_balance: PrefillBalance | None = None
+    """Hold prompts back until every rank has one, as TensorRT-LLM can; left out: prompts begin as they come."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -21,6 +21,15 @@ class BalancingRef(PolicyRef):
     kind: ClassVar[str] = "balancing"
 
 
+class PrefillBalance(Part):
+    """Prompts begin when every attention data parallel rank has one: TensorRT-LLM's ``attention_dp_config``."""
+
+    timeout_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 50
+    """Steps after which prompts begin although some rank has none (``timeout_iters``)."""
+    batching_wait_steps: Annotated[int, Field(ge=0, le=1_000_000)] = 10
+    """Steps to wait for more prompts when all ranks have one (``batching_wait_iters``)."""
+
+
 class Routing(Part):
     """How tokens spread over a layer's experts, the same in every layer; a name alone will do."""
 

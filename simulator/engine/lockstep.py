@@ -24,6 +24,7 @@ from simulator.cost.together import JointCost, LockstepTimes
 from simulator.engine.clock import Boundary, Callbacks, step_priority
 from simulator.engine.histogram import Durations
 from simulator.engine.lane import Lane
+from simulator.engine.prefill_balance import Closed, Decision, PrefillBalance, RankState
 
 if TYPE_CHECKING:
     from simulator.engine.replica import Replica, ReplicaConfig
@@ -80,13 +81,34 @@ class RankLane(Lane):
         """Return when the step in flight of all ends."""
         return self._lockstep.step_end_ns(now_ns)
 
-    def compose_at(self, now: int) -> bool:
-        """Compose the next step, or the beginning of a run; False if there is nothing to do. Times come later."""
+    def compose_at(self, now: int, hold: bool) -> bool:
+        """Compose the next step, or the beginning of a run; False if there is nothing to do. Times come later.
+
+        Parameters
+        ----------
+        hold
+            Nobody may be admitted.
+        """
         if self._idle:
             return False
         if not self.ran:
             self._known_until_ns = now
-        return self._start_next(now)
+        if not hold:
+            return self._start_next(now)
+        queue, self.waiting = self.waiting, Closed(self.waiting)
+        try:
+            return self._start_next(now)
+        finally:
+            self.waiting = queue
+
+    def state(self, now: int) -> RankState:
+        """Return what the balance of prefills looks at."""
+        replica = self.replica
+        if replica.arriving:
+            replica.queue_arrived(self._known_until_ns if self.ran else now)
+        place = replica.num_running < self.limits.max_num_seqs
+        prompt = bool(self.prefilling) or (place and len(self.waiting) > 0)
+        return RankState(prompt, self.group.size > 0, self.group.size < self.limits.max_num_seqs)
 
     @property
     def ran(self) -> bool:
@@ -125,6 +147,8 @@ class LockstepCounters:
         Steps of all ranks together, and their time.
     exchange_ns, experts_ns
         Of it: dispatch and combine; routed experts.
+    held_steps
+        Steps in which prompts were held back until all ranks would have one.
     dummy_steps
         Of each rank: steps that it computed a dummy in, having no work.
     dummy_ns
@@ -134,7 +158,7 @@ class LockstepCounters:
     """
 
     def __init__(self, ranks: int) -> None:
-        self.steps = self.busy_ns = self.exchange_ns = self.experts_ns = 0
+        self.steps = self.busy_ns = self.exchange_ns = self.experts_ns = self.held_steps = 0
         self.dummy_steps = [0] * ranks
         self.dummy_ns = [0] * ranks
         self.waiting_ns = [0] * ranks
@@ -149,6 +173,8 @@ class Lockstep:
         Replicas of one group, consecutive ones; each has one stage.
     cost
         Joint cost of their steps.
+    balance
+        Holds prompts back until all ranks have one; None: nothing does.
 
     Attributes
     ----------
@@ -158,7 +184,9 @@ class Lockstep:
         By rank: whether it has work in the run in flight, or had in the one before.
     """
 
-    def __init__(self, ranks: SequenceOf[Replica], cost: JointCost) -> None:
+    def __init__(self, ranks: SequenceOf[Replica], cost: JointCost, balance: PrefillBalance | None = None) -> None:
+        self._balance = balance
+        self._decision: Decision | None = None
         self.ranks = tuple(ranks)
         self.first = ranks[0].index
         self.env = ranks[0].env
@@ -215,7 +243,11 @@ class Lockstep:
         self._composing, self._most_steps = True, _UNLIMITED
         active: list[tuple[int, RankLane]] = []
         while not active and any(lane.awake for lane in self.lanes):
-            active = [(rank, lane) for rank, lane in enumerate(self.lanes) if lane.compose_at(now)]
+            hold = False
+            if self._balance is not None:
+                self._decision = decision = self._balance.decide([lane.state(now) for lane in self.lanes])
+                hold, self._most_steps = decision.hold, min(self._most_steps, decision.most_steps)
+            active = [(rank, lane) for rank, lane in enumerate(self.lanes) if lane.compose_at(now, hold)]
             self.ran = [False] * len(self.lanes)
         self._composing = False
         self._active = active
@@ -267,6 +299,10 @@ class Lockstep:
         """Add the steps done of the run in flight to the counters."""
         counters, times = self.counters, self._times
         assert times is not None
+        if self._balance is not None and self._decision is not None:
+            self._balance.done(self._decision, steps)
+            if self._decision.hold:
+                counters.held_steps += steps
         counters.steps += steps
         counters.busy_ns += end - self.start_ns
         counters.exchange_ns += steps * times.exchange
@@ -309,12 +345,18 @@ class Lockstep:
         self.steps = 0
 
 
+def _balance(config: ReplicaConfig) -> PrefillBalance | None:
+    return None if config.prefill_balance is None else PrefillBalance(*config.prefill_balance)
+
+
 def lockstep_groups(configs: SequenceOf[ReplicaConfig], replicas: SequenceOf[Replica]) -> list[Lockstep]:
     """Make the groups of replicas that step together, by their configurations."""
     groups, first = [], 0
     while first < len(configs):
         config = configs[first]
         if config.ranks > 1:
-            groups.append(Lockstep(replicas[first : first + config.ranks], cast(JointCost, config.cost)))
+            groups.append(
+                Lockstep(replicas[first : first + config.ranks], cast(JointCost, config.cost), _balance(config))
+            )
         first += config.ranks
     return groups

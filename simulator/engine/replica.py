@@ -57,6 +57,8 @@ class ReplicaConfig:
     ranks
         Attention data parallel ranks that step together: so many configurations in a row are those of one such group,
         and their ``cost`` is a `simulator.cost.lockstep.LockstepCost`; 1: steps alone.
+    prefill_balance
+        Timeout and batching wait, steps, of `simulator.engine.prefill_balance`; None: prompts begin as they come.
     balancing
         Maker of the policy that chooses one of them for a request; needed where they are several.
     swap_blocks, kv_block_bytes, host_link
@@ -79,6 +81,7 @@ class ReplicaConfig:
     kv_budget: KVBudget | None = None
     ranks: int = 1
     balancing: Callable[[], BalancingPolicy] | None = None
+    prefill_balance: tuple[int, int] | None = None
     swap_blocks: int = 0
     kv_block_bytes: int = 0
     host_link: Link | None = None

@@ -56,6 +56,10 @@ _WEIGHTS = {
 _IN_BLOCKS = re.compile(r"Qwen/.*-FP8")
 """Checkpoints in blocks of fp8 whatever the mode says: Qwen publishes them so (``weight_block_size`` [128, 128])."""
 
+_INFERENCEMAX_BALANCE = {"timeout_steps": 60, "batching_wait_steps": 0}
+"""``attention_dp_config`` of InferenceMAX's trtllm-serve with attention data parallelism: ``enable_balance: true``,
+``timeout_iters: 60``, ``batching_wait_iters: 0`` (benchmarks/dsr1_fp8_*_trt.sh)."""
+
 _INFERENCEMAX_LENGTHS = (1024, 8192)
 """Prompts and answers of InferenceMAX's load."""
 
@@ -139,7 +143,7 @@ _LENGTHS = "validation.lengths"
 
 @dataclass(frozen=True)
 class Layout:
-    """How a point's server was split; ``ep`` of the ``tp`` ranks' experts are whole."""
+    """How a point's server was split: ``attention_dp`` ranks of ``tp`` GPUs, whose experts are over all of them."""
 
     tp: int
     pp: int
@@ -223,8 +227,6 @@ def compare(point: Mapping[str, Any], kernel_tables: Path | None, assumptions: A
     model, accelerator, layout = model_for(point["model_path"]), accelerator_for(point["system"]), _layout(point)
     if reason := impossible(point, model, layout):
         return [not_judged(DATASET, case, reason)]
-    if layout.attention_dp > 1:
-        return [not_run(DATASET, case, f"attention data parallelism ({layout.attention_dp}) is not modelled yet")]
     assumptions = assumptions or load_of(point)
     scenario, notes = scenario_for(point, model, accelerator, layout, assumptions)
     result, refused = _run(scenario, _trace(point, assumptions), costs_for(point, kernel_tables))
@@ -277,10 +279,9 @@ def impossible(point: Mapping[str, Any], model: ModelSpec, layout: Layout) -> st
             f"experts over {layout.moe_tp} x {layout.moe_ep} ranks (moe_tp_size x moe_ep_size), attention over {width} "
             "(tp_size x attention_dp_size)"
         )
-    if layout.attention_dp > 1:
-        return None
     try:
-        ParallelPlan(layout.tp, layout.pp, layout.moe_ep if model.is_moe else 1).check(model)
+        ep = layout.moe_ep if model.is_moe else 1
+        ParallelPlan(layout.tp, layout.pp, ep, dp=layout.attention_dp).check(model)
     except InputError as error:
         return str(error)
     return None
@@ -298,7 +299,7 @@ def scenario_for(
     """Return a point as a scenario without costs, and notes."""
     version = point.get("backend_version")
     engine, said = engine_for(str(point["backend"]), None if version is None else str(version))
-    parallel = {"tp": layout.tp, "pp": layout.pp}
+    parallel: dict[str, Any] = {"tp": layout.tp, "pp": layout.pp, "dp": layout.attention_dp}
     notes = [said]
     if layout.moe_ep > 1 and model.is_moe:
         parallel["ep"] = layout.moe_ep
@@ -309,6 +310,9 @@ def scenario_for(
         "engine": {"name": engine, **_limits(point, assumptions)},
         "dtypes": {**({} if weights is None else {"weights": weights}), **_kv(point, model, notes)},
     }
+    if layout.attention_dp > 1 and point["backend"] == "trtllm" and assumptions.fitting_batches:
+        parallel["prefill_balance"] = dict(_INFERENCEMAX_BALANCE)
+        notes.append("prompts begin when all ranks have one, or after 60 steps, as InferenceMAX's servers were started")
     loop = {"clients": concurrency(point), "stagger_s": assumptions.stagger_s}
     return {"workload": {"loop": loop}, "model": model.name, "cluster": {"pools": [pool]}}, notes
 

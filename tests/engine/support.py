@@ -112,6 +112,7 @@ def build(
     shared_prefix_attention: bool = False,
     ranks: int = 1,
     balancing: Callable[[], BalancingPolicy] = RanksInTurn,
+    prefill_balance: tuple[int, int] | None = None,
     after: dict[int, list[tuple[int, int]]] | None = None,
     sample_ns: int = 10**9,
     keep_batches: bool = False,
@@ -154,6 +155,7 @@ def build(
         shared_prefix_attention=shared_prefix_attention,
         ranks=ranks,
         balancing=balancing,
+        prefill_balance=prefill_balance,
     )
     return Cluster(
         [config] * (replicas * ranks),

@@ -113,9 +113,17 @@ def test_one_rank_with_work_is_one_engine():
     ranks=st.sampled_from([2, 3, 5]),
     replicas=st.sampled_from([1, 2]),
     balancing=st.sampled_from(registry.names("balancing")),
+    prefill_balance=st.sampled_from([None, (4, 0), (7, 2)]),
 )
 def test_fast_forward_equals_stepwise(
-    policy: str, options: dict[str, Any], budget: int, overlap: bool, ranks: int, replicas: int, balancing: str
+    policy: str,
+    options: dict[str, Any],
+    budget: int,
+    overlap: bool,
+    ranks: int,
+    replicas: int,
+    balancing: str,
+    prefill_balance: tuple[int, int] | None,
 ) -> None:
     batching = registry.resolve("batching", policy)
     common = {
@@ -127,6 +135,7 @@ def test_fast_forward_equals_stepwise(
         "ranks": ranks,
         "replicas": replicas,
         "balancing": registry.resolve("balancing", balancing),
+        "prefill_balance": prefill_balance,
         **options,
     }
     assert lockstep_print(simulate(**common)) == lockstep_print(simulate(**common, fast_forward=False))
@@ -150,3 +159,25 @@ def test_trtllm_sends_to_the_fewest_tokens_within_a_fair_share():
     cluster = simulate(requests, ranks=2, cost=FLAT, balancing=registry.resolve("balancing", "trtllm"))
     # Rank 1 has fewer tokens after the first, but not more than its share of the requests: 2 of 3, 2 of 4.
     assert cluster.recorder.columns["replica"].tolist() == [0, 1, 1, 0]
+
+
+def test_prompts_wait_until_every_rank_has_one():
+    # Both ranks decode from the second step on (15 ms each). Rank 0 has a prompt from 40 ms, rank 1 from 100 ms: both
+    # begin with the first step after that.
+    requests = [Request(0, 1, 60), Request(0, 1, 60), Request(40 * MS, 10, 1), Request(100 * MS, 10, 1)]
+    cluster = simulate(requests, ranks=2, cost=FLAT, prefill_balance=(50, 0))
+    scheduled = cluster.recorder.columns["scheduled_ns"]
+    assert scheduled[2] == scheduled[3]
+    assert 100 * MS <= scheduled[3] < 116 * MS
+    free = simulate(requests, ranks=2, cost=FLAT)
+    assert free.recorder.columns["scheduled_ns"][2] < 56 * MS
+
+
+def test_prompts_wait_no_longer_than_the_timeout():
+    # Step 1 holds the first prompts; the count is 1 after step 2, 2 after step 3 ... and 0 again after each 5th more.
+    requests = [Request(0, 1, 60), Request(0, 1, 60), Request(16 * MS, 10, 1)]
+    cluster = simulate(requests, ranks=2, cost=FLAT, prefill_balance=(5, 0))
+    ends = np.cumsum([15 * MS + 2] * 6).tolist()  # two tokens in each step
+    # Steps 2 to 5 hold it or have nobody to hold (count 4 after step 5); with step 6 the count reaches 5.
+    assert cluster.recorder.columns["scheduled_ns"][2] == ends[4]
+    assert cluster.lockstep[0].counters.held_steps == 3

@@ -316,6 +316,11 @@ class ReplicaView(Protocol):
         ...
 
     @property
+    def num_steps(self) -> int:
+        """Steps that this replica did so far."""
+        ...
+
+    @property
     def num_schedulable(self) -> int:
         """Running requests that this step may schedule."""
         ...
@@ -413,16 +418,23 @@ class StepPlan(Protocol):
         """
         ...
 
-    def preempt(self, request: RequestView, *, swap: bool = False) -> None:
+    def preempt(self, request: RequestView, *, swap: bool = False, wait: bool = True) -> None:
         """Take a running request out: its KV is freed and recomputed later, or swapped out to host memory.
 
         A swapped-out request goes to ``view.swapped``, another one to the front of the waiting queue. Where
         host memory for swapping is full the request is recomputed instead, and the result counts it.
+
+        With ``wait`` the step starts when the swap is done; without it the copy goes on while others compute, and the
+        request's blocks are free only when it is done.
         """
         ...
 
-    def swap_in(self, request: RequestView, *, keep_free_blocks: int = 0) -> bool:
-        """Bring a swapped-out request back to running; False if blocks lack. It can decode in this step."""
+    def swap_in(self, request: RequestView, *, keep_free_blocks: int = 0, wait: bool = True) -> bool:
+        """Bring a swapped-out request back to running; False if blocks lack or its copy out isn't done.
+
+        With ``wait`` the step starts when the swap is done, and the request can decode in it. Without it the request
+        takes its blocks and its place now, and is among the running ones when its copy is done.
+        """
         ...
 
     def pad(self, tokens: int) -> None:

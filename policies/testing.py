@@ -406,6 +406,10 @@ class _View:
         return len(self._replica.running)
 
     @property
+    def num_steps(self) -> int:
+        return len(self._replica.steps)
+
+    @property
     def num_schedulable(self) -> int:
         return len(self._replica.running)
 
@@ -547,8 +551,8 @@ class FakePlan:
         self.chunks.append((own, tokens))
         return True
 
-    def preempt(self, request: RequestView, *, swap: bool = False) -> None:
-        """Take a running request out."""
+    def preempt(self, request: RequestView, *, swap: bool = False, wait: bool = True) -> None:
+        """Take a running request out; a swap is done at once."""
         replica, own = self._replica, self._own(request)
         if own not in replica.running:
             raise PolicyError(f"preempts {own!r}, which isn't running")
@@ -571,8 +575,8 @@ class FakePlan:
         replica._sort()
         self._preempted.append(own.request_id)
 
-    def swap_in(self, request: RequestView, *, keep_free_blocks: int = 0) -> bool:
-        """Bring a swapped-out request back."""
+    def swap_in(self, request: RequestView, *, keep_free_blocks: int = 0, wait: bool = True) -> bool:
+        """Bring a swapped-out request back, at once."""
         replica, own = self._replica, self._own(request)
         if own not in replica.swapped:
             raise PolicyError(f"swaps in {own!r}, which isn't swapped out")

@@ -16,6 +16,7 @@ from simulator.engine.clock import to_ns
 from simulator.engine.cluster import Cluster, Workload
 from simulator.engine.links import Link
 from simulator.engine.replica import EngineLimits, ReplicaConfig
+from simulator.engine.swap import SwapConfig
 from simulator.errors import InputError, did_you_mean
 from simulator.expert_plan import expert_load
 from simulator.features import make_features
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from simulator.cost.measured import MeasuredCost
     from simulator.cost.operator_cost import OperatorCost
     from simulator.cost.shape import CostModel
+    from simulator.models import ModelSpec
     from simulator.scenario import Pool, Scenario
     from simulator.scenario import Workload as WorkloadPart
     from simulator.scenario_base import PolicyRef
@@ -331,6 +333,7 @@ def _replica_configs(each: ResolvedPool, resolved: Resolved, hashes: _Blocks | N
         swap_blocks=swap_blocks,
         kv_block_bytes=block_bytes,
         host_link=link,
+        swap=_swap(each, resolved.model),
         shared_prefix_attention=limits.shared_prefix_attention is not None,
     )
     return [config] * (pool.replicas * each.plan.dp)
@@ -357,6 +360,18 @@ def _pool_cost(each: ResolvedPool, resolved: Resolved) -> CostModel:
     if each.pool.engine.shared_prefix_attention is not None:
         cost = with_shared_prefixes(cost, each, resolved.model)
     return budget_cost(cost, each.kv_budget, resolved.model, each.pool, each.accelerator, each.plan.tp)
+
+
+def _swap(each: ResolvedPool, model: ModelSpec) -> SwapConfig:
+    """Return how a replica copies blocks: keys and values of a layer are calls of their own, a latent is one."""
+    part = each.pool.swap
+    layers = -(-model.num_layers // each.plan.pp)
+    return SwapConfig(
+        call_s=part.call_overhead_s,
+        calls_per_run=layers if model.mla is not None else 2 * layers,
+        blocks_per_call=part.blocks_per_call,
+        keep_copies=part.keep_copies,
+    )
 
 
 def _cost(each: ResolvedPool, resolved: Resolved) -> CostModel:

@@ -26,6 +26,7 @@ from simulator.scenario_experts import BalancingRef, Experts, PrefillBalance
 from simulator.scenario_keys import anchor_paths, set_key
 from simulator.scenario_kv_budget import KVBudgetRef
 from simulator.scenario_network import NetworkPart
+from simulator.scenario_swap import Swap
 
 SCHEMA_VERSION = 1
 
@@ -380,6 +381,8 @@ class Pool(Part):
     """Which cached blocks go first."""
     kv_budget: KVBudgetRef | None = None
     """What is kept of each request's keys and values; left out: everything."""
+    swap: Swap = Field(default_factory=Swap)
+    """How KV blocks are copied to host memory and back."""
     price_per_gpu_hour: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | None = None
     """Price of one GPU for an hour, in a currency of your choice."""
     cost: Cost = Field(default_factory=Cost)

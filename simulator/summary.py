@@ -350,6 +350,7 @@ def _memory(data: RunData) -> dict[str, Any]:
         "swaps_in": sum(c.swaps_in for c in counters),
         "swaps_refused": sum(c.swaps_refused for c in counters),
         "swapped_bytes": sum(c.swapped_bytes for c in counters),
+        "swap_stall_s": to_s(sum(c.swap_stall_ns for c in counters)),
     }
 
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
+from heapq import heapify, heappop, heappush
 from itertools import accumulate
 from operator import attrgetter
 from typing import TYPE_CHECKING, TypeAlias
@@ -28,7 +29,7 @@ import numpy as np
 from simpy.events import Event
 
 from policies.protocols import PolicyError
-from simulator.engine.clock import NS_PER_S, Boundary, Callbacks, step_priority
+from simulator.engine.clock import ARRIVALS, NS_PER_S, Boundary, Callbacks, step_priority
 from simulator.engine.decode_group import DecodeGroup
 from simulator.engine.gap_log import GapLog
 from simulator.engine.histogram import Durations
@@ -75,11 +76,13 @@ class Lane:
         "_ended",
         "_idle",
         "_known_until_ns",
+        "_num_copies",
         "_pending",
         "_policy",
         "_priority",
         "_run_limit",
         "_tenants",
+        "_when_copied",
         "_when_free",
         "_when_passed",
         "_when_woken",
@@ -128,6 +131,8 @@ class Lane:
         self._pending: list[Between] = []
         # What is called when, as SimPy wants it: a list for each, made once.
         self._when_woken: Callbacks = [self._woken]
+        self._when_copied: Callbacks = [self._copied]
+        self._num_copies = 0
         self._when_free: Callbacks = [self._free]
         self._when_passed: Callbacks = [self._passed]
         self._async = replica.async_scheduling
@@ -152,6 +157,7 @@ class Lane:
         return self.env.now / NS_PER_S
 
     num_running: int = property(attrgetter("replica.num_running"))  # type: ignore[assignment]
+    num_steps: int = property(attrgetter("replica.counters.steps"))  # type: ignore[assignment]
     num_decoding: int = property(attrgetter("group.size"))  # type: ignore[assignment]
 
     @property
@@ -544,9 +550,9 @@ class Lane:
         self.replica.num_running -= 1
         sequence.state = MOVING
 
-    def preempt(self, sequence: Sequence, swap: bool) -> int:
+    def preempt(self, sequence: Sequence, swap: bool, wait: bool) -> int:
         """Take a running sequence out; return the ns that the step waits for its swap."""
-        replica = self.replica
+        replica, now = self.replica, self.env.now + self.plan.stalls_ns
         if sequence.group is not None:
             self.leave_group(sequence)
         else:
@@ -555,12 +561,18 @@ class Lane:
         replica.counters.preemptions += 1
         context = sequence.computed_tokens
         if swap and context:
-            stall_ns = replica.swap_space.put(sequence, self.kv.blocks_of(sequence, context))
-            if stall_ns is not None:
-                self.remove(sequence)
+            done_ns = replica.swap_space.put(sequence, self.kv.blocks_of(sequence, context), now)
+            if done_ns is not None:
                 sequence.state = SWAPPED
                 self.swapped.append(sequence)
-                return stall_ns
+                if wait:
+                    self.remove(sequence)
+                    self._counters.swap_stall_ns += done_ns - now
+                    return done_ns - now
+                del self.sequences[sequence]  # its blocks are free when the copy is done
+                replica.num_running -= 1
+                self._copy_until(done_ns, sequence, comes_in=False)
+                return 0
         self.kv.computed(sequence, context)
         self.remove(sequence)
         sequence.recompute()
@@ -571,22 +583,69 @@ class Lane:
             self.waiting.push_front(sequence)
         return 0
 
-    def swap_in(self, sequence: Sequence, keep_free_blocks: int) -> int | None:
-        """Bring a swapped-out sequence back; return the ns that the step waits for it, None if blocks lack."""
-        replica, kv = self.replica, self.kv
+    def swap_in(self, sequence: Sequence, keep_free_blocks: int, wait: bool) -> int | None:
+        """Bring a swapped-out sequence back; return the ns that the step waits for it, None if blocks lack.
+
+        None, too, for one whose copy out isn't done.
+        """
+        replica, kv, now = self.replica, self.kv, self.env.now + self.plan.stalls_ns
         if replica.num_running >= self.limits.max_num_seqs:
             raise PolicyError(f"{self.policy_name}: swaps in beyond max_num_seqs = {self.limits.max_num_seqs}")
         need = kv.blocks_of(sequence, sequence.computed_tokens)
-        if need + keep_free_blocks > kv.free_blocks:
+        if need + keep_free_blocks > kv.free_blocks or self._is_copied(sequence):
             return None
         kv.take(need)
         sequence.private_blocks = need
         self.swapped.remove(sequence)
-        self.sequences[sequence] = None
         replica.num_running += 1
+        done_ns = replica.swap_space.take(sequence, sequence.computed_tokens // kv.block_size, now)
+        if not wait:
+            self._copy_until(done_ns, sequence, comes_in=True)
+            return 0
+        self._is_back(sequence)
+        self._counters.swap_stall_ns += done_ns - now
+        return done_ns - now
+
+    def _is_copied(self, sequence: Sequence) -> bool:
+        return any(entry[3] is sequence for entry in self.replica.copies)
+
+    def _is_back(self, sequence: Sequence) -> None:
+        self.sequences[sequence] = None
         if sequence.computed_tokens < sequence.prefill_target:
             sequence.state = PREFILLING
             self.prefilling.append(sequence)
         else:
             self._join_group(sequence)
-        return replica.swap_space.take(sequence)
+
+    def _copy_until(self, done_ns: int, sequence: Sequence, *, comes_in: bool) -> None:
+        """Let a copy go on while others compute: at its end the lane looks again."""
+        if self.replica.num_stages > 1:
+            raise PolicyError(f"{self.policy_name}: swaps that go on while others compute aren't modelled with stages")
+        self._num_copies += 1
+        heappush(self.replica.copies, (done_ns, self._num_copies, comes_in, sequence))
+        Boundary(self.env).schedule(done_ns - self.env.now, ARRIVALS, self._when_copied)
+
+    def _copied(self, _: Event) -> None:
+        self.between_steps(self._finish_copies, self.env.now)
+
+    def _finish_copies(self, now: int) -> None:
+        """Free what was copied out until now, and let those join that were copied in."""
+        copies = self.replica.copies
+        while copies and copies[0][0] <= now:
+            _, _, comes_in, sequence = heappop(copies)
+            if comes_in:
+                self._is_back(sequence)
+            else:
+                self.kv.release(sequence)
+
+    def drop_copy(self, sequence: Sequence) -> bool:
+        """Give up the copy of a swapped-out request that is on its way, and its blocks; True if it came in."""
+        copies = self.replica.copies
+        for entry in copies:
+            if entry[3] is sequence:
+                copies.remove(entry)
+                heapify(copies)
+                self.kv.release(sequence)
+                self.replica.num_running -= entry[2]
+                return entry[2]
+        return False

@@ -194,7 +194,7 @@ class Plan:
 
     # --------------------------------------------------------------------------------------- preemption, swap
 
-    def preempt(self, request: RequestView, *, swap: bool = False) -> None:
+    def preempt(self, request: RequestView, *, swap: bool = False, wait: bool = True) -> None:
         lane = self._lane
         sequence = self._own(request)
         if sequence not in lane.sequences:
@@ -203,16 +203,16 @@ class Plan:
             raise PolicyError(f"{lane.policy_name}: preempts {sequence!r} after scheduling it in the same step")
         self.num_preempted += 1
         self.changed, self.repeatable = True, False
-        self.stalls_ns += lane.preempt(sequence, swap)
+        self.stalls_ns += lane.preempt(sequence, swap, wait)
 
-    def swap_in(self, request: RequestView, *, keep_free_blocks: int = 0) -> bool:
+    def swap_in(self, request: RequestView, *, keep_free_blocks: int = 0, wait: bool = True) -> bool:
         lane = self._lane
         sequence = self._own(request)
         if sequence.state is not SWAPPED:
             raise PolicyError(f"{lane.policy_name}: swaps in {sequence!r}, which isn't swapped out")
         if self.shape.decodes:
             raise PolicyError(f"{lane.policy_name}: swap_in after decode_all in the same step")
-        stall_ns = lane.swap_in(sequence, keep_free_blocks)
+        stall_ns = lane.swap_in(sequence, keep_free_blocks, wait)
         if stall_ns is None:
             return False
         self.num_swapped_in += 1

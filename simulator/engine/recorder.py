@@ -152,5 +152,7 @@ class ReplicaCounters:
     swaps_in: int = 0
     swaps_refused: int = 0
     swapped_bytes: int = 0
+    swap_stall_ns: int = 0
+    swap_blocks_kept: int = 0
     least_free_kv_blocks: int = 0
     peak_kv_blocks: int = 0

@@ -16,10 +16,11 @@ from simulator.engine.budget import BudgetKVManager, DecodeReads
 from simulator.engine.clock import Environment
 from simulator.engine.kv import KVManager, PrefixKVManager
 from simulator.engine.lane import Between, Lane
-from simulator.engine.links import Link, SwapSpace
+from simulator.engine.links import Link
 from simulator.engine.queue import FCFSQueue, KeyedQueue, WaitingQueue
 from simulator.engine.recorder import Outcome, Recorder, ReplicaCounters, Timeline
 from simulator.engine.sequence import ENDED, MOVING, SWAPPED, WAITING, Sequence
+from simulator.engine.swap import NO_CALLS, SwapConfig, SwapSpace
 from simulator.engine.tenants import TenantQueue
 
 _FEW_SAMPLES = 16  # more than these are taken with arrays
@@ -63,6 +64,8 @@ class ReplicaConfig:
         Maker of the policy that chooses one of them for a request; needed where they are several.
     swap_blocks, kv_block_bytes, host_link
         Host memory for swapping in KV blocks, bytes of one block on one rank, and the link there.
+    swap
+        How blocks are copied there and back.
     shared_prefix_attention
         Decodes attend to cached prefixes that they share together, see `simulator.engine.shared_prefix`.
     """
@@ -85,6 +88,7 @@ class ReplicaConfig:
     swap_blocks: int = 0
     kv_block_bytes: int = 0
     host_link: Link | None = None
+    swap: SwapConfig = NO_CALLS
     shared_prefix_attention: bool = False
 
 
@@ -148,7 +152,10 @@ class Replica:
             self.waiting = FCFSQueue() if queueing.in_arrival_order else KeyedQueue(queueing)
         self.arriving: deque[tuple[int, Sequence]] = deque()
         self.swapped: deque[Sequence] = deque()
-        self.swap_space = SwapSpace(config.swap_blocks, config.kv_block_bytes, config.host_link)
+        self.swap_space = SwapSpace(config.swap_blocks, config.kv_block_bytes, config.host_link, config.swap)
+        self._keeps_copies = config.swap.keep_copies
+        # Swaps that go on while others compute: when each is done, its number, whether it comes in, and of whom.
+        self.copies: list[tuple[int, int, bool, Sequence]] = []
         self.num_running = 0
         self.counters = ReplicaCounters(least_free_kv_blocks=config.num_kv_blocks)
         self.first_stage_free_ns = 0
@@ -227,11 +234,13 @@ class Replica:
             self.waiting.remove(sequence)
             return
         if state is SWAPPED:
-            self.swapped.remove(sequence)
-            self.swap_space.drop(sequence)
+            if not self.lanes[0].drop_copy(sequence):
+                self.swapped.remove(sequence)
+            self.swap_space.forget(sequence)
         else:
             self.detach(sequence)
             self.kv.release(sequence)
+            self.swap_space.forget(sequence)
 
     def detach(self, sequence: Sequence) -> None:
         """Take a running request off its lane between two steps; it keeps its KV (`Sequence.state` is MOVING)."""
@@ -268,7 +277,7 @@ class Replica:
             self._active_lanes = 0
         self.first_stage_free_ns = 0
         self._stage_free_ns = [0] * self.num_stages
-        lost = [*self.waiting, *self.swapped, *(sequence for _, sequence in self.arriving)]
+        lost = [*self.waiting, *self.swapped, *self._coming_in(), *(sequence for _, sequence in self.arriving)]
         for lane in self.lanes:
             lost += lane.sequences
         for sequence in lost:
@@ -329,6 +338,8 @@ class Replica:
         """Write down how a request ended, and tell the cluster."""
         sequence.state = ENDED
         self.recorder.end(sequence, end_ns, outcome, reason)
+        if self._keeps_copies:
+            self.swap_space.forget(sequence)
         self._on_end(sequence, end_ns, outcome)
 
     # ---------------------------------------------------------------------------------------- steps and stages
@@ -384,7 +395,12 @@ class Replica:
                 if sequence.group is not None:
                     lane.leave_group(sequence)
                 self.recorder.write_progress(sequence)
-        for sequence in [*self.waiting, *self.swapped, *(sequence for _, sequence in self.arriving)]:
+        for sequence in [
+            *self.waiting,
+            *self.swapped,
+            *self._coming_in(),
+            *(sequence for _, sequence in self.arriving),
+        ]:
             self.recorder.write_progress(sequence)
         for lane in self.lanes:
             lane.group.gaps.close(self.recorder.itl_max)
@@ -392,6 +408,11 @@ class Replica:
         counters.peak_kv_blocks = self.kv.total_blocks - counters.least_free_kv_blocks
         counters.swaps_out, counters.swaps_in = swap.swaps_out, swap.swaps_in
         counters.swaps_refused, counters.swapped_bytes = swap.refused, swap.bytes_moved
+        counters.swap_blocks_kept = swap.blocks_kept
+
+    def _coming_in(self) -> list[Sequence]:
+        """Return the swapped-out requests whose copy is on its way back."""
+        return [sequence for _, _, comes_in, sequence in self.copies if comes_in]
 
     # ------------------------------------------------------------------------------------------------- samples
 

@@ -22,6 +22,7 @@ from simulator.engine.control import Feature
 from simulator.engine.links import Link
 from simulator.engine.recorder import Outcome
 from simulator.engine.replica import EngineLimits, ReplicaConfig
+from simulator.engine.swap import NO_CALLS, SwapConfig
 
 MS = 1_000_000
 
@@ -109,6 +110,7 @@ def build(
     kv_budget: KVBudget | None = None,
     swap_blocks: int = 0,
     link: Link | None = None,
+    swap: SwapConfig = NO_CALLS,
     shared_prefix_attention: bool = False,
     ranks: int = 1,
     balancing: Callable[[], BalancingPolicy] = RanksInTurn,
@@ -152,6 +154,7 @@ def build(
         swap_blocks=swap_blocks,
         kv_block_bytes=1000,
         host_link=link,
+        swap=swap,
         shared_prefix_attention=shared_prefix_attention,
         ranks=ranks,
         balancing=balancing,

@@ -14,6 +14,8 @@ BUILT_IN = [(kind, name) for kind in checks.CHECKS for name in registry.names(ki
 VARIANTS = [
     ("batching", "vllm", {"preemption_mode": "swap"}),
     ("batching", "vllm", {"preemption_mode": "swap", "watermark": 0.2}),
+    ("batching", "fastswitch", {"pattern": "random", "update_period": 1}),
+    ("batching", "fastswitch", {"pattern": "trace", "update_period": 7, "asynchronous": False}),
     ("batching", "vllm", {"priority_preemption": True}),
     ("batching", "vllm", {"priority_preemption": True, "preemption_mode": "swap"}),
     ("batching", "vllm-v1", {"priority_preemption": True}),

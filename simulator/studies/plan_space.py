@@ -138,8 +138,12 @@ class Plan:
         return f"{self.replicas} x ({sizes})"
 
     def changes(self) -> dict[str, object]:
-        """Return the scenario keys that make it."""
-        return {**{f"{POOL}.parallel.{name}": size for name, size in self.sizes}, f"{POOL}.replicas": self.replicas}
+        """Return the scenario keys that make it; None takes a key back to its default."""
+        return {
+            f"{POOL}.replicas": self.replicas,
+            f"{POOL}.parallel.attention_dp": None,  # another way to write dp
+            **{f"{POOL}.parallel.{name}": size for name, size in self.sizes},
+        }
 
 
 @dataclass(frozen=True)

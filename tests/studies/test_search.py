@@ -154,6 +154,15 @@ def test_a_layout_that_the_scenario_gives_is_noted_as_not_used() -> None:
     assert found.best_scenario.cluster.pools[0].parallel.tp == 1
 
 
+def test_the_best_plan_of_a_mixture_of_experts_runs_again_whatever_its_dimensions(tmp_path: Path) -> None:
+    base = scenario(model="qwen3-30b-a3b", pool={"parallel": {"tp": 2, "attention_dp": 2}})
+    found = search(base, by="e2e_mean", only={"dp": [2], "tp": [1]}, gpus=2, workers=1, out=tmp_path / "out")
+    assert found.best is not None and found.best.plan.by_name["dp"] == 2
+    assert [each.plan.by_name["ep"] for each in sorted(found.rows, key=lambda each: each.plan.sizes)] == [1, 2]
+    assert run(tmp_path / "out" / "best.yaml").summary["e2e_s"]["mean"] == found.best.value(found.by)
+    assert any("were not used" in note for note in found.notes)
+
+
 # ------------------------------------------------------------------------------------------- screening, interrupts
 
 

@@ -359,6 +359,8 @@ def _pool_cost(each: ResolvedPool, resolved: Resolved) -> CostModel:
             )
     if each.pool.engine.shared_prefix_attention is not None:
         cost = with_shared_prefixes(cost, each, resolved.model)
+    if each.offload is not None:
+        return each.offload.cost(cost, each.accelerator.memory_bandwidth)
     return budget_cost(cost, each.kv_budget, resolved.model, each.pool, each.accelerator, each.plan.tp)
 
 
@@ -465,6 +467,7 @@ def _pool_data(resolved: Resolved, configs: Sequence[ReplicaConfig]) -> tuple[Po
                 kv_dtype=pool.dtypes.kv,
                 price_per_gpu_hour=pool.price_per_gpu_hour,
                 cost_sources=configs[first].cost.sources,
+                offload=each.offload,
             )
         )
         first += pool.replicas * each.plan.dp

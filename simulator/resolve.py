@@ -28,6 +28,7 @@ from simulator.kv_budget import memory_terms, resolve_budget, without_prefixes
 from simulator.memory import DEFAULT_GPU_MEMORY_UTILIZATION, MemoryPlan, MemoryTooSmallError, plan_memory
 from simulator.models import ModelSpec, load_model
 from simulator.network.slow_links import slow_link_note
+from simulator.offload import OffloadPlan, plan_offload
 from simulator.parallel import ParallelPlan
 from simulator.scenario import Pool, Scenario
 from simulator.scenario_keys import is_model_file, is_package_name, is_policy_file, is_profile_file
@@ -61,6 +62,8 @@ class ResolvedPool:
         Memory plan of one replica.
     kv_budget
         What is kept of each request's KV; None: everything.
+    offload
+        What is kept off its GPUs; None where nothing is.
     """
 
     pool: Pool
@@ -71,6 +74,7 @@ class ResolvedPool:
     memory: MemoryPlan
     notes: tuple[str, ...] = ()
     kv_budget: KVBudget | None = None
+    offload: OffloadPlan | None = None
 
 
 @dataclass(frozen=True)
@@ -195,7 +199,12 @@ def _resolve_pool(pool: Pool, index: int, model: ModelSpec) -> ResolvedPool:
         notes += without_prefixes(budget, limits, pool.kv_budget.name)
         if pool.cost.kind == "constant":
             notes.append("steps of constant duration: the KV budget changes memory, not time")
-    memory = _plan_memory(pool, engine, model, accelerator, plan, limits, budget)
+    offload = None
+    if pool.offload is not None:
+        offload = plan_offload(pool, model, accelerator, node, plan, limits, batching, f"cluster.pools.{index}")
+        memory = offload.memory
+    else:
+        memory = _plan_memory(pool, engine, model, accelerator, plan, limits, budget)
     limits["max_model_len"] = _max_model_len(limits["max_model_len"], model, memory, batching, index)
     data = pool.model_dump(mode="json", by_alias=True, exclude_none=True)
     data["accelerator"] = _absolute(pool.accelerator) if is_profile_file(pool.accelerator or "") else accelerator.name
@@ -239,6 +248,7 @@ def _resolve_pool(pool: Pool, index: int, model: ModelSpec) -> ResolvedPool:
         memory=memory,
         notes=tuple(notes),
         kv_budget=budget,
+        offload=offload,
     )
 
 

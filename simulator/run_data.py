@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from simulator.engine.cluster import Cluster
     from simulator.memory import MemoryPlan
     from simulator.models.spec import ModelSpec
+    from simulator.offload import OffloadPlan
     from workloads import Trace
 
 
@@ -50,6 +51,8 @@ class PoolData:
         In the scenario's currency; None where none was given.
     ranks_per_replica
         Attention data parallel ranks of a replica; 1: none.
+    offload
+        What is kept off the GPUs; None where nothing is.
     """
 
     name: str
@@ -67,6 +70,7 @@ class PoolData:
     kv_budget_name: str | None = None
     kv_dtype: str | None = None
     ranks_per_replica: int = 1
+    offload: OffloadPlan | None = None
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from simulator.scenario_experts import BalancingRef, Experts, PrefillBalance
 from simulator.scenario_keys import anchor_paths, set_key
 from simulator.scenario_kv_budget import KVBudgetRef
 from simulator.scenario_network import NetworkPart
+from simulator.scenario_offload import Offload
 from simulator.scenario_swap import Swap
 
 SCHEMA_VERSION = 1
@@ -373,6 +374,8 @@ class Pool(Part):
     """Datatypes."""
     engine: Engine = Field(default_factory=Engine)
     """Serving engine and limits."""
+    offload: Offload | None = None
+    """What is kept in host memory or on disk; left out: everything is on the GPUs."""
     batching: BatchingRef | None = None
     """How steps are composed; left out: the engine's policy, or vllm-v1."""
     queueing: QueueingRef | None = None

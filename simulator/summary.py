@@ -37,6 +37,7 @@ from simulator.metrics import (
 )
 from simulator.model_work import decode_kv_tokens, model_flops, sum_by_replica
 from simulator.network.result import describe_links
+from simulator.offload import offload_section
 from simulator.overload import judge_overload
 from simulator.shared_prefix import shared_prefix_section
 from simulator.tenants import describe_tenants
@@ -106,6 +107,7 @@ def summarize(data: RunData, rows: Rows) -> dict[str, Any]:
         "links": describe_links(cluster.network, cluster.end_ns),
         "memory": _memory(data),
         "kv_budget": describe_kv_budget(data),
+        "offload": offload_section(data.pools),
         "efficiency": _efficiency(data, rows),
         "cost": cost(data.pools, window.duration_ns, rows, finished_inside),
         "energy": {"energy_j_per_token": None, "reason": "not modelled yet"},

@@ -116,6 +116,8 @@ def details(summary: Mapping[str, Any]) -> Iterator[Line]:
         yield "Shared KV", f"decodes read {percent(shared['read_share'])} of the KV that each alone would have read", ""
     if summary["links"]["links"]:
         yield "Links", _links(summary["links"]["links"]), ""
+    for name, place in (summary["offload"]["pools"] or {}).items():
+        yield "Offload" if len(summary["pools"]) == 1 else f"Offload {name}", _offload(place), ""
     if summary["objectives"]["given"]:
         yield "Objectives", _objectives(summary["objectives"]), ""
         shown = list(summary["classes"].items())
@@ -154,6 +156,15 @@ def _tenants(figures: Mapping[str, Any]) -> Iterator[Line]:
     if backlogged["max_service_difference"] is not None:
         parts.append(f"at most {number(backlogged['max_service_difference'])} apart in service while two waited")
     yield "Tenants", ", ".join(parts), ""
+
+
+def _offload(place: Mapping[str, Any]) -> str:
+    names = {"gpu": "GPU", "cpu": "host", "disk": "disk"}
+    parts = []
+    for what in ("weights", "kv", "activations"):
+        where = [f"{percent(place[what][tier])} {name}" for tier, name in names.items() if place[what][tier]]
+        parts.append(f"{what} {', '.join(where)}")
+    return "; ".join(parts)
 
 
 def _throughput(figures: Mapping[str, Any]) -> str:

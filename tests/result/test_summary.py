@@ -289,6 +289,7 @@ def test_summary_keys() -> None:
         "links",
         "memory",
         "kv_budget",
+        "offload",
         "efficiency",
         "cost",
         "energy",

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from policies import registry
 from policies.budget import Cap, KVBudget, LayerGroup, ModelFacts, Offload, Work
 from simulator.cost.shape import BatchShape
+from simulator.engine.budget import BudgetKVManager
 from simulator.engine.links import Link
+from simulator.engine.sequence import Sequence
 from tests.engine.support import MS, LinearCost, Request, build, check_invariants, fingerprint, simulate
 from tests.engine.test_fast_forward import workloads
 
@@ -72,6 +74,19 @@ def test_decoded_tokens_come_on_top() -> None:
     assert used[0] == 10
     assert used[1:5] == [3, 3, 3, 3]
     assert used[5:9] == [4, 4, 4, 4]
+
+
+def test_what_was_dropped_takes_no_room_in_host_memory_or_when_it_comes_back() -> None:
+    """Of 10 blocks of 4 tokens 8 were dropped: 41 tokens of context are 3 blocks to swap."""
+    kv = BudgetKVManager(20, 4, same(Cap(prompt_share=0.2), grows=True))
+    sequence = Sequence(0, 0, 40, 5)
+    assert kv.admit(sequence, 40, 0)
+    assert (kv.free_blocks, kv.held_by(sequence)) == (10, 10)
+    kv.prefilled(sequence)
+    assert (kv.free_blocks, sequence.private_blocks, kv.held_by(sequence)) == (18, 2, 10)
+    assert kv.blocks_of(sequence, 41) == 3
+    sequence.recompute()
+    assert kv.blocks_of(sequence, 41) == 11
 
 
 def test_layers_with_different_caps_take_their_mean() -> None:

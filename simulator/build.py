@@ -23,6 +23,7 @@ from simulator.features import make_features
 from simulator.kv_budget import budget_cost
 from simulator.models import kv_bytes_per_token, weight_bytes, weight_formats
 from simulator.network.cluster_network import build_network
+from simulator.power.model import PowerModel, power_model, with_watch
 from simulator.resolve import Resolved, ResolvedPool, policy_maker
 from simulator.rng import PREDICTOR, ROUTER, stream
 from simulator.run_data import Objectives, PoolData
@@ -135,7 +136,8 @@ def build(resolved: Resolved, trace: Trace, *, stepwise: bool = False, keep_batc
     notes = [*resolved.notes]
     pools = resolved.pools
     hashes = _prefix_blocks(trace, pools, notes)
-    configs = [config for each in pools for config in _replica_configs(each, resolved, hashes)]
+    made = [_replica_configs(each, resolved, hashes) for each in pools]
+    configs = [config for pool_configs, _ in made for config in pool_configs]
     class_codes, class_names = _classes(trace)
     source = _source(scenario, trace)
     workload = Workload(
@@ -173,7 +175,7 @@ def build(resolved: Resolved, trace: Trace, *, stepwise: bool = False, keep_batc
         cluster=cluster,
         trace=trace,
         scenario=stored,
-        pools=_pool_data(resolved, configs),
+        pools=_pool_data(resolved, configs, [power for _, power in made]),
         class_names=class_names,
         objectives=_objectives(scenario, class_names),
         warmup_ns=to_ns(measure.warmup_s),
@@ -305,7 +307,9 @@ def _note_unused(trace: Trace, scenario: Scenario, notes: list[str]) -> None:
 # ------------------------------------------------------------------------------------------------------- replicas
 
 
-def _replica_configs(each: ResolvedPool, resolved: Resolved, hashes: _Blocks | None) -> list[ReplicaConfig]:
+def _replica_configs(
+    each: ResolvedPool, resolved: Resolved, hashes: _Blocks | None
+) -> tuple[list[ReplicaConfig], PowerModel]:
     pool, memory, limits = each.pool, each.memory, each.pool.engine
     assert pool.batching is not None and pool.queueing is not None
     assert limits.max_num_seqs and limits.max_num_batched_tokens and limits.max_model_len
@@ -314,12 +318,14 @@ def _replica_configs(each: ResolvedPool, resolved: Resolved, hashes: _Blocks | N
     swap_blocks = int((limits.swap_space_gib or 0.0) * 2**30) // block_bytes
     link = Link(each.accelerator.pcie, each.accelerator.pcie_bandwidth, 0.0) if swap_blocks else None
     held = pool.parallel.prefill_balance
+    cost = _pool_cost(each, resolved)
+    cost, power = _power(each, resolved, cost)
     config = ReplicaConfig(
         limits=EngineLimits(limits.max_num_seqs, limits.max_num_batched_tokens, limits.max_model_len),
         batching=policy_maker("batching", pool.batching.name, pool.batching.params),  # type: ignore[arg-type]
         queueing=policy_maker("queueing", pool.queueing.name, pool.queueing.params),  # type: ignore[arg-type]
         kv_eviction=policy_maker("kv_eviction", pool.kv_eviction.name, pool.kv_eviction.params),  # type: ignore[arg-type]
-        cost=_pool_cost(each, resolved),
+        cost=cost,
         ranks=each.plan.dp,
         balancing=_balancing(pool),
         prefill_balance=None if held is None else (held.timeout_steps, held.batching_wait_steps),
@@ -335,14 +341,44 @@ def _replica_configs(each: ResolvedPool, resolved: Resolved, hashes: _Blocks | N
         host_link=link,
         swap=_swap(each, resolved.model),
         shared_prefix_attention=limits.shared_prefix_attention is not None,
+        energy=power.steps,
     )
-    return [config] * (pool.replicas * each.plan.dp)
+    return [config] * (pool.replicas * each.plan.dp), power
 
 
 def _balancing(pool: Pool) -> Callable[[], BalancingPolicy] | None:
     """Return the maker of the policy that chooses a request's rank; None where there is one rank."""
     ref = pool.parallel.balancing
     return None if ref is None else policy_maker("balancing", ref.name, ref.params)  # type: ignore[return-value]
+
+
+def _power(each: ResolvedPool, resolved: Resolved, cost: CostModel) -> tuple[CostModel, PowerModel]:
+    """Return what steps cost with the pool's cap on power, and what they draw."""
+    from simulator.power.capped_cost import CappedCost
+
+    pool = each.pool
+    power = power_model(
+        each.accelerator,
+        resolved.model,
+        each.plan,
+        pool.power,
+        gpus_per_node=None if each.node is None else each.node.gpus,
+        weights_dtype=pool.dtypes.weights,
+        activation_dtype=pool.dtypes.activations,
+        kv_dtype=pool.dtypes.kv,
+        by_time=pool.cost.kind == "constant",
+        where=f"pool {pool.name!r}: power",
+    )
+    limited = pool.power.cap_w is not None or pool.power.clock is not None
+    if limited and (pool.cost.kind == "constant" or each.plan.dp > 1):
+        what = (
+            "constant step times" if pool.cost.kind == "constant" else f"attention data parallel ranks ({each.plan.dp})"
+        )
+        raise InputError(f"pool {pool.name!r}: power.cap_w and power.clock are not modelled with {what}; leave one out")
+    assert pool.engine.max_num_seqs
+    if not limited and each.plan.dp == 1 and each.kv_budget is None:
+        power = with_watch(power, cost, pool.engine.max_num_seqs)
+    return (CappedCost(cost, power) if limited else cost), power
 
 
 def _pool_cost(each: ResolvedPool, resolved: Resolved) -> CostModel:
@@ -446,9 +482,11 @@ def _rank_cost(
     )
 
 
-def _pool_data(resolved: Resolved, configs: Sequence[ReplicaConfig]) -> tuple[PoolData, ...]:
+def _pool_data(
+    resolved: Resolved, configs: Sequence[ReplicaConfig], powers: Sequence[PowerModel]
+) -> tuple[PoolData, ...]:
     found, first = [], 0
-    for each in resolved.pools:
+    for each, power in zip(resolved.pools, powers, strict=True):
         pool = each.pool
         found.append(
             PoolData(
@@ -468,6 +506,7 @@ def _pool_data(resolved: Resolved, configs: Sequence[ReplicaConfig]) -> tuple[Po
                 price_per_gpu_hour=pool.price_per_gpu_hour,
                 cost_sources=configs[first].cost.sources,
                 offload=each.offload,
+                power=power,
             )
         )
         first += pool.replicas * each.plan.dp

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simulator.metrics import Rows, arrived_rows, check_conservation
+from simulator.power.accounting import idle_watts, power_watts
 from simulator.result_tables import requests_table, timeseries_table, to_frame
 from simulator.summary import summarize
 
@@ -59,7 +60,9 @@ class RunResult:
         """The time series in Arrow (`result_tables.TIMESERIES_COLUMNS`)."""
         recorder = self.data.cluster.recorder
         blocks = np.array([replica.kv.total_blocks for replica in self.data.cluster.replicas], dtype=np.int64)
-        return timeseries_table(recorder.timeline.columns(), recorder.sample_interval_ns, blocks)
+        samples, interval_ns = recorder.timeline.columns(), recorder.sample_interval_ns
+        power_w = power_watts(samples, interval_ns, idle_watts(self.data.pools, len(blocks)))
+        return timeseries_table(samples, interval_ns, blocks, power_w)
 
     @cached_property
     def requests(self) -> pd.DataFrame:

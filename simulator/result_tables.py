@@ -68,7 +68,7 @@ TIMESERIES_COLUMNS: dict[str, str] = {
 
 ``running`` (batch), ``waiting`` (queue) and ``kv_blocks_used`` are as the replica stood just before ``t_s``; rates,
 ``utilization`` (share of the interval with a batch in flight) and ``steps`` are over the interval that ends there.
-``power_w`` is null: not modelled yet.
+``power_w`` is the mean power of the replica's accelerators over that interval, idle included; null where not known.
 """
 
 _UNFINISHED_REASONS = ("waiting when the run ended", "in its prefill when the run ended", "decoding when the run ended")
@@ -199,13 +199,15 @@ def timeseries_columns(
     }
 
 
-def timeseries_table(samples: Mapping[str, Ints], interval_ns: int, total_blocks: Ints) -> pa.Table:
-    """Return the table of the time series; parameters as of `timeseries_columns`."""
+def timeseries_table(
+    samples: Mapping[str, Ints], interval_ns: int, total_blocks: Ints, power_w: npt.NDArray[np.float64]
+) -> pa.Table:
+    """Return the table of the time series; parameters as of `timeseries_columns`, and power, NaN where not known."""
     import pyarrow as pa
 
     found = timeseries_columns(samples, interval_ns, total_blocks)
     columns = {name: from_numpy(values) for name, values in found.items()}
-    columns["power_w"] = pa.nulls(len(found["t_s"]), pa.float64())
+    columns["power_w"] = from_numpy(power_w, ~np.isnan(power_w))
     return pa.table(columns, schema=schema("timeseries"))
 
 

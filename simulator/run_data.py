@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from simulator.memory import MemoryPlan
     from simulator.models.spec import ModelSpec
     from simulator.offload import OffloadPlan
+    from simulator.power.model import PowerModel
     from workloads import Trace
 
 
@@ -53,6 +54,8 @@ class PoolData:
         Attention data parallel ranks of a replica; 1: none.
     offload
         What is kept off the GPUs; None where nothing is.
+    power
+        What its accelerators draw; None where that isn't known.
     """
 
     name: str
@@ -71,6 +74,7 @@ class PoolData:
     kv_dtype: str | None = None
     ranks_per_replica: int = 1
     offload: OffloadPlan | None = None
+    power: PowerModel | None = None
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from simulator.scenario_keys import anchor_paths, set_key
 from simulator.scenario_kv_budget import KVBudgetRef
 from simulator.scenario_network import NetworkPart
 from simulator.scenario_offload import Offload
+from simulator.scenario_power import PoolPower, Power
 from simulator.scenario_swap import Swap
 
 SCHEMA_VERSION = 1
@@ -390,6 +391,8 @@ class Pool(Part):
     """Price of one GPU for an hour, in a currency of your choice."""
     cost: Cost = Field(default_factory=Cost)
     """How long steps take."""
+    power: PoolPower = Field(default_factory=PoolPower)
+    """What its GPUs and servers draw, and limits on it."""
 
     @field_validator("accelerator")
     @classmethod
@@ -522,6 +525,8 @@ class Scenario(Part):
     """Latency objectives."""
     measure: Measure = Field(default_factory=Measure)
     """What is measured."""
+    power: Power = Field(default_factory=Power)
+    """What a joule costs, in money and carbon."""
 
     @field_validator("model")
     @classmethod

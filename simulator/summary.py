@@ -39,6 +39,7 @@ from simulator.model_work import decode_kv_tokens, model_flops, sum_by_replica
 from simulator.network.result import describe_links
 from simulator.offload import offload_section
 from simulator.overload import judge_overload
+from simulator.power.accounting import energy_section
 from simulator.shared_prefix import shared_prefix_section
 from simulator.tenants import describe_tenants
 
@@ -110,7 +111,7 @@ def summarize(data: RunData, rows: Rows) -> dict[str, Any]:
         "offload": offload_section(data.pools),
         "efficiency": _efficiency(data, rows),
         "cost": cost(data.pools, window.duration_ns, rows, finished_inside),
-        "energy": {"energy_j_per_token": None, "reason": "not modelled yet"},
+        "energy": energy_section(data, rows),
         "replicas": _replicas(data, rows),
         "pools": [_pool(pool) for pool in data.pools],
         "costs": {"sources": _unique(source for pool in data.pools for source in pool.cost_sources)},
@@ -486,7 +487,6 @@ def _notes(data: RunData, window: _Window) -> list[str]:
         notes.append(f"host memory for swapping was full {refused} times: those requests were recomputed instead")
     if data.interrupted:
         notes.append("the run was interrupted: figures are of what was done until then")
-    notes.append("power and energy are not modelled yet")
     return _unique(notes)
 
 

@@ -135,6 +135,8 @@ def details(summary: Mapping[str, Any]) -> Iterator[Line]:
             f"{number(cost['per_million_tokens'])} per million tokens in and out, {number(cost['total'])} in all",
             "",
         )
+    if summary["energy"]["total_j"] is not None:
+        yield "Energy", _energy(summary["energy"]), ""
     for i, group in enumerate(summary["reasons"][:_MOST_REASONS]):
         yield "" if i else "Not served", f"{group['requests']:,} {group['outcome']}: {group['reason']}", "yellow"
     if requests["truncated"]:
@@ -213,6 +215,18 @@ def _links(links: Sequence[Mapping[str, Any]]) -> str:
     busiest = links[0]
     moved = f"{number(busiest['bytes'] / 1e9)} GB at up to {number(busiest['bandwidth'] / 1e9)} GB/s"
     return f"busiest {busiest['name']}: {percent(busiest['utilization'] or 0.0)} used ({moved}), {len(links):,} in use"
+
+
+def _energy(figures: Mapping[str, Any]) -> str:
+    parts = [f"{number(figures['total_j'] / 1e3)} kJ"]
+    if figures["energy_j_per_output_token"] is not None:
+        parts.append(f"{number(figures['energy_j_per_output_token'])} J per output token")
+    parts.append(f"mean {number(figures['mean_power_w'])} W")
+    if figures["peak_power_w"] is not None:
+        parts.append(f"peak {number(figures['peak_power_w'])} W")
+    if figures["carbon_g"] is not None:
+        parts.append(f"{number(figures['carbon_g'])} g of CO2 equivalent")
+    return ", ".join(parts) + " (power is an estimate by utilisation)"
 
 
 def _objectives(figures: Mapping[str, Any]) -> str:

@@ -62,11 +62,13 @@ class DecodeGroup:
     """
 
     __slots__ = (
+        "_attended",
         "_bases",
         "_block_size",
         "_squares",
         "_ties",
         "_window",
+        "_window_attended",
         "_within",
         "_within_bases",
         "fresh",
@@ -96,6 +98,8 @@ class DecodeGroup:
         # they are, over those that have not filled the window.
         self._bases = self._squares = 0
         self._within_bases = self._within = 0
+        # What `attended` and `window_attended` would be now, less what follows from the sums above at this step.
+        self._attended = self._window_attended = 0
         self.milestones: list[tuple[int, int, int, int, Sequence]] = []
         self._ties = count()
         self.tenants: TenantMembers | None = None
@@ -115,11 +119,17 @@ class DecodeGroup:
             self.tenants.change(sequence.tenant, 1, step)
         self._bases += base
         self._squares += base * base
-        if self._window is not None and context + 1 < self._window:
-            self._within += 1
-            self._within_bases += base
-            filled = self._window - base
-            heappush(self.milestones, (filled, next(self._ties), _WINDOW, epoch, sequence))
+        passed = base * step + step * (step - 1) // 2
+        self._attended -= passed
+        if self._window is not None:
+            if context + 1 < self._window:
+                self._within += 1
+                self._within_bases += base
+                self._window_attended -= passed
+                filled = self._window - base
+                heappush(self.milestones, (filled, next(self._ties), _WINDOW, epoch, sequence))
+            else:
+                self._window_attended -= self._window * step
         if self.reads is not None:
             for filled, number in self.reads.add(sequence, base, step, 1):
                 heappush(self.milestones, (filled, next(self._ties), _READ + number, epoch, sequence))
@@ -150,25 +160,31 @@ class DecodeGroup:
 
         ``held_blocks`` is what it joined with; returned is what it holds now.
         """
-        size = self._block_size
-        done = self.step - sequence.join_step
+        size, step = self._block_size, self.step
+        done = step - sequence.join_step
         context = sequence.base_context + done
-        base = context + 1 - self.step
+        base = context + 1 - step
         self.size -= 1
         if self.tenants is not None:
             self.tenants.change(sequence.tenant, -1, sequence.join_step)
         self._bases -= base
         self._squares -= base * base
-        if self._window is not None and context + 1 < self._window:
-            self._within -= 1
-            self._within_bases -= base
+        passed = base * step + step * (step - 1) // 2
+        self._attended += passed
+        if self._window is not None:
+            if context + 1 < self._window:
+                self._within -= 1
+                self._within_bases -= base
+                self._window_attended += passed
+            else:
+                self._window_attended += self._window * step
         if self.reads is not None:
-            self.reads.add(sequence, base, self.step, -1)
+            self.reads.add(sequence, base, step, -1)
         limit = -(-sequence.kv_limit // size)
         held_blocks = max(held_blocks, min(-(-context // size), limit))
         ahead = held_blocks * size - context
         if ahead < size and held_blocks < limit:
-            self.phases[(self.step + ahead) % size] -= 1
+            self.phases[(step + ahead) % size] -= 1
             self.growing -= 1
         if sequence in self.fresh:
             del self.fresh[sequence]
@@ -196,6 +212,19 @@ class DecodeGroup:
             shape.decode_window_growth = within
         if self.reads is not None:
             shape.decode_reads = self.reads.describe(step)
+
+    def attended(self, more: int = 0) -> int:
+        """Return the tokens that all decodes attended to since the run began, and in ``more`` steps from now."""
+        step = self.step + more
+        return self._attended + step * self._bases + step * (step - 1) // 2 * self.size
+
+    def window_attended(self, more: int = 0) -> int:
+        """Return the same of the layers with a sliding window; 0 without one."""
+        if self._window is None:
+            return 0
+        step, within = self.step + more, self._within
+        inside = step * self._within_bases + step * (step - 1) // 2 * within
+        return self._window_attended + inside + (self.size - within) * self._window * step
 
     # ---------------------------------------------------------------------------------------------- blocks
 
@@ -284,6 +313,7 @@ class DecodeGroup:
                 if kind == _WINDOW:
                     self._within -= 1
                     self._within_bases -= base
+                    self._window_attended += base * step + step * (step - 1) // 2 - (base + step) * step
                 else:
                     assert self.reads is not None
                     self.reads.fill(sequence, base, kind - _READ)

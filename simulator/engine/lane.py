@@ -59,23 +59,24 @@ class Lane:
         Running sequences of this lane in the order of admission; a dict as an ordered set.
     group
         Those of them that decode.
-    steps, start_ns, ends
-        The run of steps in flight: how many (0: none), since when, and when each ends; there may be more ends than
-        steps, of a run that was cut.
+    steps, start_ns, durations, ends
+        The run of steps in flight: how many (0: none), since when, how long each takes, when each ends; there may be
+        more of the latter two than steps, of a run that was cut.
     """
 
     __slots__ = (
+        "_add_energy",
         "_async",
         "_batches",
         "_boundary",
         "_compose",
         "_cost",
         "_counters",
-        "_durations",
         "_end_ns",
         "_ended",
         "_idle",
         "_known_until_ns",
+        "_looks_above",
         "_num_copies",
         "_pending",
         "_policy",
@@ -86,6 +87,7 @@ class Lane:
         "_when_free",
         "_when_passed",
         "_when_woken",
+        "durations",
         "ends",
         "env",
         "group",
@@ -141,11 +143,13 @@ class Lane:
         self.steps = 0
         self.start_ns = 0
         self.ends: Durations = []
-        self._durations: Durations = []
+        self.durations: Durations = []
         self._end_ns = 0
         self._boundary = Boundary(self.env)
         self._batches = replica.recorder.batches
         self._counters = replica.counters
+        self._add_energy = replica.energy.adder(replica.energy_counters)
+        self._looks_above = replica.energy.looks_above
         # Runs no longer than this: a run cut by an arrival was computed in vain beyond the cut. Doubled when a run
         # used it up, brought down to what a cut run used; no result depends on it.
         self._run_limit = _SHORTEST_RUN_LIMIT
@@ -251,14 +255,14 @@ class Lane:
                 end = replica.pass_stages(end, shape)
             elif shape.decodes or shape.chunks:
                 end += self._cost.step_ns(shape)
-            self._durations, self.ends = [end - now], [end]
+            self.durations, self.ends = [end - now], [end]
         elif steps <= _FEW_STEPS:
-            self._durations = few = self._cost.few_ns(shape, steps)
+            self.durations = few = self._cost.few_ns(shape, steps)
             self.ends = ends = list(accumulate(few, initial=now))
             del ends[0]
             end = ends[-1]
         else:
-            self._durations = many = self._cost.run_ns(shape, steps)
+            self.durations = many = self._cost.run_ns(shape, steps)
             self.ends = many.cumsum()
             self.ends += now
             end = int(self.ends[-1])
@@ -271,12 +275,12 @@ class Lane:
 
     def _stretched(self, now: int) -> int:
         """Make the steps about to start longer by the replica's factor, each rounded; return when they end."""
-        slow = np.rint(np.asarray(self._durations) * self.replica.stretch).astype(np.int64)
+        slow = np.rint(np.asarray(self.durations) * self.replica.stretch).astype(np.int64)
         ends = now + slow.cumsum()
-        if isinstance(self._durations, list):
-            self._durations, self.ends = slow.tolist(), ends.tolist()
+        if isinstance(self.durations, list):
+            self.durations, self.ends = slow.tolist(), ends.tolist()
         else:
-            self._durations, self.ends = slow, ends
+            self.durations, self.ends = slow, ends
         return int(ends[-1])
 
     def _run_length(self) -> int:
@@ -430,12 +434,14 @@ class Lane:
             replica.lane_ended(end_ns)
         else:
             counters.busy_ns += end_ns - self.start_ns
+        if shape.decodes > self._looks_above or plan.chunks:
+            self._add_energy(shape, self.durations, steps)
         if self._batches is not None:
             batch = (replica.index, self.index, self.start_ns, end_ns, steps, shape.decodes, shape.prefill_tokens)
             self._batches.append(batch)
         if shape.decodes:
             counters.decode_tokens += steps * shape.decodes
-            durations = self._durations
+            durations = self.durations
             if len(durations) > steps:
                 durations = durations[:steps]
             for sequence in self.group.advance(self.start_ns, end_ns, durations):

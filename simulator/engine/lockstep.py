@@ -117,7 +117,7 @@ class RankLane(Lane):
 
     def set_times(self, steps: int, durations: Durations, ends: Durations) -> None:
         """Let the steps that were composed take so long."""
-        self.steps, self._durations, self.ends = steps, durations, ends
+        self.steps, self.durations, self.ends = steps, durations, ends
 
     def shorten(self, steps: int) -> None:
         """Let the run in flight have fewer steps."""
@@ -200,7 +200,7 @@ class Lockstep:
         self.steps = 0
         self.start_ns = self._end_ns = 0
         self.ends: Durations = []
-        self._durations: Durations = []
+        self.durations: Durations = []
         self._times: LockstepTimes | None = None
         self._active: list[tuple[int, RankLane]] = []
         self._lost: set[RankLane] = set()
@@ -261,14 +261,14 @@ class Lockstep:
         durations = times.steps
         if steps == 1:
             first = int(durations[0]) + stall
-            self._durations, self.ends, end = [first], [now + first], now + first
+            self.durations, self.ends, end = [first], [now + first], now + first
         else:
-            self._durations = durations
+            self.durations = durations
             self.ends = durations.cumsum() + now
             end = int(self.ends[-1])
         for rank, lane in active:
             self.ran[rank] = True
-            lane.set_times(steps, self._durations, self.ends)
+            lane.set_times(steps, self.durations, self.ends)
         self.start_ns, self._end_ns, self.steps = now, end, steps
         return True
 

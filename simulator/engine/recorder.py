@@ -120,6 +120,7 @@ class Timeline:
         "decode_tokens",
         "busy_ns",
         "steps",
+        "energy_nj",
     )
 
     def __init__(self) -> None:

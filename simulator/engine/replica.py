@@ -22,6 +22,7 @@ from simulator.engine.recorder import Outcome, Recorder, ReplicaCounters, Timeli
 from simulator.engine.sequence import ENDED, MOVING, SWAPPED, WAITING, Sequence
 from simulator.engine.swap import NO_CALLS, SwapConfig, SwapSpace
 from simulator.engine.tenants import TenantQueue
+from simulator.power.step_energy import NO_ENERGY, EnergyCounters, StepEnergy
 
 _FEW_SAMPLES = 16  # more than these are taken with arrays
 
@@ -68,6 +69,8 @@ class ReplicaConfig:
         How blocks are copied there and back.
     shared_prefix_attention
         Decodes attend to cached prefixes that they share together, see `simulator.engine.shared_prefix`.
+    energy
+        Energy of its steps; by default none is counted.
     """
 
     limits: EngineLimits
@@ -90,6 +93,7 @@ class ReplicaConfig:
     host_link: Link | None = None
     swap: SwapConfig = NO_CALLS
     shared_prefix_attention: bool = False
+    energy: StepEnergy = NO_ENERGY
 
 
 class Replica:
@@ -158,6 +162,8 @@ class Replica:
         self.copies: list[tuple[int, int, bool, Sequence]] = []
         self.num_running = 0
         self.counters = ReplicaCounters(least_free_kv_blocks=config.num_kv_blocks)
+        self.energy = config.energy
+        self.energy_counters = EnergyCounters()
         self.first_stage_free_ns = 0
         self.stretch = 1.0  # by how much its steps are longer than the cost model's: a straggler, a capped clock
         self.prefilled: Callable[[Sequence, int], bool] | None = None
@@ -271,6 +277,8 @@ class Replica:
         if now >= self.next_sample_ns:
             self.sample_until(now)
         for lane in self.lanes:
+            if lane.steps:
+                self.energy_counters.own_pj += self._begun_pj(lane, lane.steps_done(now), now)
             lane.lose(now)
         if self._active_lanes:
             self.counters.busy_ns += now - self._busy_since_ns
@@ -384,9 +392,40 @@ class Replica:
             return self.counters.busy_ns + (at_ns - lane.start_ns if lane.steps else 0)
         return self.counters.busy_ns + (at_ns - self._busy_since_ns if self._active_lanes else 0)
 
+    def _computed_pj(self) -> int:
+        """Return what computing drew in the steps that are done, above idle and what a batch in flight draws anyway."""
+        counters = self.counters
+        return self.energy.total_pj(
+            steps=counters.steps,
+            decode_tokens=counters.decode_tokens,
+            padding_tokens=counters.padding_tokens,
+            attended=sum(lane.group.attended() for lane in self.lanes),
+            in_window=sum(lane.group.window_attended() for lane in self.lanes),
+            own_pj=self.energy_counters.own_pj,
+        )
+
+    def _begun_pj(self, lane: Lane, done: int, at_ns: int) -> int:
+        """Return what the step in flight drew until now, after ``done`` of its run, in proportion to its time."""
+        begun_ns = lane.start_ns if not done else int(lane.ends[done - 1])
+        taken_ns = int(lane.durations[done])
+        return self.energy.step_dynamic_pj(lane.shape, done, taken_ns) * (at_ns - begun_ns) // taken_ns
+
+    def energy_nj(self, at_ns: int) -> int:
+        """Return what the accelerators have drawn above idle until now, nanojoules.
+
+        A step in flight counts in proportion to its time.
+        """
+        drawn = self._computed_pj() + self.energy.busy_mw * self._busy_ns(at_ns)
+        for lane in self.lanes:
+            if lane.steps:
+                done = lane.steps_done(at_ns)
+                drawn += self.energy.run_pj(lane.shape, lane.durations, done) + self._begun_pj(lane, done, at_ns)
+        return drawn // 1000
+
     def stop(self, now_ns: int) -> None:
         """Bring everything up to now: the run is over, and what is left stays unfinished."""
         self.sample_until(now_ns)
+        self.energy_counters.total_nj = self.energy_nj(now_ns)
         for lane in self.lanes:
             lane.stop()
         self.counters.busy_ns = self._busy_ns(now_ns)
@@ -435,7 +474,7 @@ class Replica:
                     decode += done * lane.shape.decodes
                     steps += done
                     kv += lane.blocks_after_first(done + 1)  # and those of the step in flight
-            row = (at, self.index, running, waiting, kv, prefill, decode, self._busy_ns(at), steps)
+            row = (at, self.index, running, waiting, kv, prefill, decode, self._busy_ns(at), steps, self.energy_nj(at))
             self.recorder.timeline.append(row)
 
     def _sample_decodes(self, at_ns: npt.NDArray[np.int64]) -> None:
@@ -450,4 +489,14 @@ class Replica:
         samples[:, 6] = counters.decode_tokens + done * lane.shape.decodes
         samples[:, 7] = counters.busy_ns + (at_ns - lane.start_ns if lane.steps else 0)
         samples[:, 8] = counters.steps + done
+        samples[:, 9] = self._energy_each_nj(at_ns, done)
         self.recorder.timeline.append_many(samples)
+
+    def _energy_each_nj(self, at_ns: npt.NDArray[np.int64], done: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return `energy_nj` at many instants of one lane that is idle or in a run of decodes, shape (n,)."""
+        energy, lane = self.energy, self.lanes[0]
+        before_pj = self._computed_pj() + energy.busy_mw * self.counters.busy_ns
+        if not lane.steps:
+            return np.full_like(at_ns, before_pj // 1000)
+        starts = np.concatenate(([lane.start_ns], lane.ends))[done]
+        return energy.decode_run_nj(lane.shape, lane.durations, done, at_ns - starts, at_ns - lane.start_ns, before_pj)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
@@ -23,8 +23,26 @@ from simulator.engine.links import Link
 from simulator.engine.recorder import Outcome
 from simulator.engine.replica import EngineLimits, ReplicaConfig
 from simulator.engine.swap import NO_CALLS, SwapConfig
+from simulator.power.step_energy import StepEnergy
 
 MS = 1_000_000
+
+
+ENERGY = StepEnergy(
+    busy_mw=7_001,
+    limit_mw=35_000,
+    step_pj=50_000_000_003,
+    token_pj=2_000_000_001,
+    row_pj=30_000_001,
+    attended_pj=70_001,
+    window_pj=9_001,
+    pair_pj=2_000_002,
+    window_pair_pj=1_001,
+    context_pj=401,
+    window_context_pj=301,
+    watch_above=2,
+)
+"""Joules of no machine, odd so that none cancel: steps of some tens of tokens are at the limit."""
 
 
 class LinearCost:
@@ -115,6 +133,7 @@ def build(
     ranks: int = 1,
     balancing: Callable[[], BalancingPolicy] = RanksInTurn,
     prefill_balance: tuple[int, int] | None = None,
+    energy: StepEnergy = ENERGY,
     after: dict[int, list[tuple[int, int]]] | None = None,
     sample_ns: int = 10**9,
     keep_batches: bool = False,
@@ -159,6 +178,7 @@ def build(
         ranks=ranks,
         balancing=balancing,
         prefill_balance=prefill_balance,
+        energy=replace(energy, window=window),
     )
     return Cluster(
         [config] * (replicas * ranks),
@@ -242,7 +262,7 @@ def fingerprint(cluster: Cluster) -> dict[str, bytes]:
     for code, histogram in enumerate(recorder.itl):
         prints[f"itl.{code}"] = histogram.counts.tobytes() + repr((histogram.total_ns, histogram.max_ns)).encode()
     for replica in cluster.replicas:
-        prints[f"counters.{replica.index}"] = repr(replica.counters).encode()
+        prints[f"counters.{replica.index}"] = repr((replica.counters, replica.energy_counters)).encode()
     prints["reasons"] = repr(sorted(recorder.reasons.items())).encode()
     prints["cluster"] = repr((cluster.end_ns, cluster.in_system_ns, cluster.num_truncated)).encode()
     return prints

@@ -46,13 +46,20 @@ def test_unknown_names():
         load_node("dgx-h10")
 
 
-KEYS = sorted(yaml.safe_load((ROOT / "accelerators" / "h100-sxm.yaml").read_text()).keys() - {"aliases", "usable_gib"})
+OPTIONAL = {"aliases", "idle_w", "usable_gib"}
+KEYS = sorted(yaml.safe_load((ROOT / "accelerators" / "h100-sxm.yaml").read_text()).keys() - OPTIONAL)
 
 
 @pytest.mark.parametrize("key", KEYS)
 def test_a_missing_key_is_named(tmp_path, accelerator, key):
     del accelerator[key]
     with pytest.raises(ProfileError, match=rf"mine.yaml: key '{key}' is missing"):
+        load_accelerator(write(tmp_path, accelerator))
+
+
+def test_a_figure_without_its_source_is_named(tmp_path, accelerator):
+    del accelerator["sources"]["idle_w"]
+    with pytest.raises(ProfileError, match="sources: key 'idle_w' is missing"):
         load_accelerator(write(tmp_path, accelerator))
 
 
@@ -77,7 +84,6 @@ def test_a_number_that_is_none_is_named(tmp_path, accelerator, key, value):
         ({"aliases": [4090]}, "key 'aliases' must be a list of names, got 4090"),
         ({"aliases": "h100"}, "key 'aliases' must be a list"),
         ({"sources": {}}, "sources: key 'memory_mib' is missing"),
-        ({"idle_w": 70}, "sources: key 'idle_w' is missing"),
     ],
 )
 def test_what_is_wrong_with_an_accelerator(tmp_path, accelerator, change, message):

@@ -72,6 +72,8 @@ def resolve_budget(pool: Pool, index: int, model: ModelSpec, plan: ParallelPlan)
         )
     if plan.cp > 1:
         raise InputError(f"{where}: not modelled with context parallelism (cp={plan.cp}); use cp=1 and a larger tp")
+    if pool.offload is not None:
+        raise InputError(f"{where}: not modelled together with 'offload'; leave out one of the two")
     if pool.engine.shared_prefix_attention is not None:
         raise InputError(
             f"{where}: not modelled together with engine.shared_prefix_attention; leave out one of the two"

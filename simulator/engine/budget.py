@@ -65,12 +65,12 @@ class BudgetKVManager(KVManager):
         return True
 
     def prefilled(self, sequence: Sequence) -> None:
-        """Give back what the budget doesn't keep of a prompt that has just been computed."""
+        """Give back what the budget doesn't keep of a prompt that has just been computed, or came from elsewhere."""
         kept = self._kept(sequence)
         if self._budget.grows:
             dropped = max(0, sequence.prompt_tokens - kept) // self.block_size
+            surplus = dropped - sequence.kv_dropped  # none of one that was cut before, and comes back
             sequence.kv_dropped = dropped
-            surplus = dropped
         else:
             sequence.kv_limit = kept
             surplus = max(0, sequence.private_blocks - -(-kept // self.block_size))

@@ -15,6 +15,7 @@ from simulator.engine.budget import BudgetKVManager
 from simulator.engine.links import Link
 from simulator.engine.sequence import Sequence
 from tests.engine.support import MS, LinearCost, Request, build, check_invariants, fingerprint, simulate
+from tests.engine.test_control import ACTS, REQUESTS, Acts, simulate_acts
 from tests.engine.test_fast_forward import workloads
 
 FACTS = ModelFacts(4, 64, 4, 2, 16, 64, 16, 16)
@@ -85,6 +86,8 @@ def test_what_was_dropped_takes_no_room_in_host_memory_or_when_it_comes_back() -
     kv.prefilled(sequence)
     assert (kv.free_blocks, sequence.private_blocks, kv.held_by(sequence)) == (18, 2, 10)
     assert kv.blocks_of(sequence, 41) == 3
+    kv.prefilled(sequence)  # again, as for one that was to move and stays
+    assert (kv.free_blocks, sequence.private_blocks, kv.held_by(sequence)) == (18, 2, 10)
     sequence.recompute()
     assert kv.blocks_of(sequence, 41) == 11
 
@@ -189,6 +192,30 @@ def test_swapping(options: dict[str, Any], kv_budget: KVBudget, swap_blocks: int
         "kv_budget": kv_budget,
     }
     assert fingerprint(simulate(**common)) == fingerprint(simulate(**common, fast_forward=False))
+
+
+@settings(max_examples=25, deadline=None)
+@given(requests=REQUESTS, acts=ACTS, kv_budget=budgets())
+def test_requests_that_move_or_are_lost(
+    requests: list[Request], acts: list[tuple[int, str, int, int]], kv_budget: KVBudget
+) -> None:
+    """Blocks are freed on both sides, and fast-forward stays exact, with moves, losses and retries."""
+    common = {"cost": COST, "budget": 64, "max_len": 320, "replicas": 2, "blocks": 40, "kv_budget": kv_budget}
+    fast, slow = (simulate_acts(requests, acts, fast_forward=quick, **common) for quick in (True, False))
+    assert fingerprint(fast) == fingerprint(slow)
+
+
+def test_a_request_that_moves_is_cut_where_it_arrives() -> None:
+    """A prompt of 40 with a fifth kept: 2 blocks of 4 on either side, whatever was sent."""
+    cluster = build(
+        [Request(0, 40, 9)],
+        kv_budget=same(Cap(prompt_share=0.2)),
+        replicas=2,
+        block_size=4,
+        features=[Acts([(25 * MS, "move", 0, 1)])],
+    )
+    cluster.run(60 * MS)
+    assert [replica.kv.used_blocks for replica in cluster.replicas] == [0, 2]
 
 
 @settings(max_examples=25, deadline=None)

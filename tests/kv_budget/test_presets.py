@@ -137,6 +137,7 @@ def test_what_it_does_to_answers_is_noted() -> None:
         ({"kv_budget": "h2o"}, "mistral-7b-v0.1", "sliding window"),
         ({"kv_budget": "kv4", "accelerator": "h200", "parallel": {"tp": 8}}, "deepseek-v3", "bound by arithmetic"),
         ({"kv_budget": "fastkv", "parallel": {"pp": 2}}, "llama-3.1-8b", "pipeline stages"),
+        ({"kv_budget": "kv8", "offload": {}}, "opt-30b", "together with 'offload'"),
         ({"kv_budget": "kv8", "parallel": {"cp": 2}}, "llama-3.1-8b", "context parallelism"),
     ],
 )

@@ -160,7 +160,7 @@ def figures_of(summary: Mapping[str, Any]) -> dict[str, Any]:
         "requests_per_s": summary["throughput"]["requests_per_s"],
         "output_tokens_per_s": summary["throughput"]["output_tokens_per_s"],
         "cost_per_million_output_tokens": summary["cost"]["per_million_output_tokens"],
-        "energy_j_per_output_token": _energy(summary["energy"]),
+        "energy_j_per_output_token": summary["energy"].get("energy_j_per_output_token"),
         "gpu_hours": summary["cost"]["gpu_hours"],
         "simulated_s": summary["simulated_s"],
         "finished": requests["finished"],
@@ -173,15 +173,6 @@ def figures_of(summary: Mapping[str, Any]) -> dict[str, Any]:
         for statistic in _STATISTICS:
             found[f"{metric}_s_{statistic}"] = summary[f"{metric}_s"][statistic]
     return found
-
-
-def _energy(section: Mapping[str, Any]) -> float | None:
-    """Return joules an output token; None where the run has none."""
-    for key in ("energy_j_per_output_token", "j_per_output_token", "energy_j_per_token"):
-        value = section.get(key)
-        if value is not None:
-            return float(value)
-    return None
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from simulator import Scenario, run, search
 from simulator.errors import InputError
 from simulator.studies import search as module
 from simulator.studies.plan_space import Plan
-from simulator.studies.search import TARGETS, Outcome, Row, Task, rank, target
+from simulator.studies.search import TARGETS, Outcome, Row, Task, figures_of, rank, target
 from workloads import Trace, generate
 
 
@@ -131,6 +131,24 @@ def test_cost_prefers_few_gpus_and_only_of_those_that_sustain_the_load() -> None
     assert found.best is not None and not found.best.figures["overloaded"]
     one = {"tp": [1], "cp": [1], "pp": [1]}
     assert search(scenario(), by="cost", only=one, fewer=False, **FOUR).rows[0].plan.replicas == 4
+
+
+def test_energy_is_that_of_an_output_token_and_its_lack_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def reporting(figure: float | None) -> Any:
+        def evaluate(task: Task) -> Outcome:
+            summary = run(task.scenario).summary
+            replicas = task.scenario["cluster"]["pools"][0]["replicas"]
+            value = None if figure is None else figure * replicas
+            return Outcome(figures_of({**summary, "energy": {"energy_j_per_output_token": value}}))
+
+        return evaluate
+
+    monkeypatch.setattr(module, "evaluate", reporting(0.5))
+    found = search(scenario(), by="energy", only={"tp": [1], "pp": [1], "cp": [1]}, **FOUR)
+    assert [each.value(found.by) for each in found.rows] == [0.5, 1.0, 1.5, 2.0]  # 1 to 4 replicas
+    monkeypatch.setattr(module, "evaluate", reporting(None))
+    with pytest.raises(InputError, match="no plan has a figure for 'energy': the runs report no energy"):
+        search(scenario(), by="energy", only={"tp": [4]}, **FOUR)
 
 
 def test_goodput_is_that_of_the_objectives() -> None:

@@ -4,9 +4,11 @@ A cluster without any of that has no `Control`, and pays nothing for it. Feature
 faults, clients that give up ...) each add what they do to one through `Feature.attach`; they know this module, not one
 another.
 
-Two rules keep a fast-forwarded run equal to a stepwise one. What changes the requests or the KV of a replica goes
-through `Replica.between_steps`, and what is read of a replica is read as of the steps that ended before now
-(`Replica.used_blocks_at`, `Lane.steps_done`). The end of a replica (`Control.lose`) is the exception: it is immediate.
+Three rules keep a fast-forwarded run equal to a stepwise one. What changes the requests or the KV of a replica goes
+through `Replica.between_steps`. What is read of a replica is read as of the steps that ended before now
+(`Replica.used_blocks_at`, `Replica.context_at`), unless it is read between two of its steps. What follows elsewhere
+from a replica's step, be it from `Replica.prefilled`, from something done between two of its steps or from the end of a
+request, happens a nanosecond later (`Control.soon`). The end of a replica (`Control.lose`) is immediate.
 """
 
 from __future__ import annotations
@@ -141,7 +143,7 @@ class Control:
         Asked in order of each request, with the sequence and the time, before it is routed; True: it was dealt with
         (rejected, kept back), and is not routed.
     on_end
-        Called with the sequence, the time and the outcome when a request has ended for good.
+        Called with the sequence, the time and the outcome when a request has ended for good; perhaps in a step.
     on_no_replica
         Called with the sequence and the time where no replica takes requests; by default the request waits for one.
     on_members
@@ -197,6 +199,14 @@ class Control:
         event = Boundary(self.env)
         event.schedule(delay_ns, ARRIVALS, [lambda _: act()])
         return event
+
+    def soon(self, act: Callable[[], None]) -> Boundary:
+        """Do something at the next nanosecond: what follows, elsewhere, from a replica's step.
+
+        Of the steps of one instant some have been gone through and others not, and which depends on the replicas'
+        numbers and on fast-forwarding; a nanosecond later all have.
+        """
+        return self.at(1, act)
 
     def every(self, interval_ns: int, act: Callable[[], None]) -> None:
         """Do something again and again, first after one interval, as long as requests are under way or to come.
@@ -318,7 +328,7 @@ class Control:
     def withdraw(self, row: int, then: Callable[[Sequence, int], None]) -> None:
         """Take a request back from wherever it is, and hand it over with its progress; nothing if it ends before.
 
-        It happens when the step in flight has ended, if it is on a replica.
+        It happens just after the step in flight has ended, if it is on a replica.
         """
         sequence = self.live.get(row)
         if sequence is None:
@@ -343,7 +353,11 @@ class Control:
         if sequence.on_replica:
             self.replica_of(sequence).withdraw(sequence)
             self.cluster.left(sequence)
-        then(sequence, now)
+        self.soon(partial(self._hand_over, row, sequence, then))
+
+    def _hand_over(self, row: int, sequence: Sequence, then: Callable[[Sequence, int], None]) -> None:
+        if self.live.get(row) is sequence:
+            then(sequence, self.now_ns)
 
     def try_again(self, sequence: Sequence, now: int) -> None:
         """Begin a request that is on no replica anew: a new attempt, nothing kept of the one before."""

@@ -9,10 +9,13 @@ from simulator.engine.sequence import Sequence
 
 if TYPE_CHECKING:
     from simulator.engine.control import Control
+    from simulator.engine.lane import Between
 
 
 class Place:
     """Blocks on a replica for the context of a request that is elsewhere; a prefix that is cached there is used.
+
+    Whatever it does elsewhere, it does a nanosecond later (`Control.soon`), so that it may be used at any time.
 
     It asks for them between two steps of that replica, again before every step until they are free: requests whose
     place comes late wait where they are, and that is the back-pressure of a full memory.
@@ -26,7 +29,7 @@ class Place:
     tokens
         Context to keep room for.
     granted
-        Called with the time in ns when the blocks are there.
+        Called with the time in ns when the blocks are there, unless it was given up or they were lost.
     keep_free_blocks
         Blocks that must be left free beside them.
 
@@ -36,6 +39,8 @@ class Place:
         Tokens found in the prefix cache there, which needn't be sent.
     is_granted
         Whether the blocks are there.
+    tokens
+        Context that there is room for, or will be.
     """
 
     def __init__(
@@ -55,42 +60,52 @@ class Place:
         self._replica = control.cluster.replicas[index]
         self._coming = sequence.successor()
         self._coming.prefill_target = max(tokens, 1)
-        self._tokens = tokens
+        self.tokens = tokens
         self._granted = granted
         self._keep_free_blocks = keep_free_blocks
         self._is_open = True
         self._losses = self._replica.losses
-        self._replica.between_steps(self._ask)
+        self._between_steps(self._ask)
+
+    def _between_steps(self, act: Between) -> None:
+        self._control.soon(lambda: self._replica.between_steps(act))
 
     def _ask(self, now: int) -> bool:
         if not self._is_open:
             return True
         kv, coming = self._replica.kv, self._coming
         cached = kv.cached_tokens(coming)
-        if not kv.admit(coming, self._tokens, self._keep_free_blocks):
+        if not kv.admit(coming, self.tokens, self._keep_free_blocks):
             return False
         self.cached_tokens, self.is_granted, self._losses = cached, True, self._replica.losses
-        self._granted(now)
+        self._control.soon(self._tell)
         return True
 
-    def grow(self, tokens: int) -> bool:
-        """Keep room for a longer context; False, with nothing changed, if blocks lack. Between two steps there."""
-        kv, coming = self._replica.kv, self._coming
-        need = kv.blocks_of(coming, tokens) - kv.held_by(coming)
-        if need > 0:
-            if need > kv.free_blocks:
-                return False
-            kv.take(need)
-            coming.private_blocks += need
-        self._tokens = max(tokens, self._tokens)
-        return True
+    def _tell(self) -> None:
+        if self._is_open and self._losses == self._replica.losses:
+            self._granted(self._control.now_ns)
+
+    def grow(self, tokens: int, grown: Callable[[bool], None]) -> None:
+        """Ask once for room for a longer context, between two steps there; ``grown`` is told whether there was any."""
+
+        def ask(_: int) -> None:
+            kv, coming = self._replica.kv, self._coming
+            need = max(0, kv.blocks_for(tokens) - kv.held_by(coming))
+            enough = self._is_open and self._losses == self._replica.losses and need <= kv.free_blocks
+            if enough:
+                kv.take(need)
+                coming.private_blocks += need
+                self.tokens = max(tokens, self.tokens)
+            self._control.soon(lambda: grown(enough and self._is_open))
+
+        self._between_steps(ask)
 
     def give_up(self) -> None:
         """Keep the blocks no longer, or stop asking for them; blocks of a replica that was lost are gone anyway."""
         self._is_open = False
         if self.is_granted:
             self.is_granted = False
-            self._replica.between_steps(self._release)
+            self._between_steps(self._release)
 
     def _release(self, _: int) -> None:
         if self._replica.losses == self._losses:
@@ -107,7 +122,7 @@ class Place:
             Called with the sequence that it is from now on, and the time in ns.
         """
 
-        def take_over(now: int) -> bool:
+        def take_over(_: int) -> bool:
             if not self._is_open:
                 return True
             if not self._replica.has_place():
@@ -122,10 +137,10 @@ class Place:
             control.cluster.arrive_at(coming, self.index)
             self._replica.take_over(coming)
             if settled is not None:
-                settled(coming, now)
+                control.soon(lambda: settled(coming, control.now_ns))
             return True
 
-        self._replica.between_steps(take_over)
+        self._between_steps(take_over)
 
 
 def release_at_source(control: Control, sequence: Sequence) -> None:
@@ -137,7 +152,7 @@ def release_at_source(control: Control, sequence: Sequence) -> None:
         if replica.losses == losses:
             replica.kv.release(sequence)
 
-    replica.between_steps(release)
+    control.soon(lambda: replica.between_steps(release))
 
 
 __all__ = ["Place", "release_at_source"]

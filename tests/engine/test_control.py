@@ -45,7 +45,7 @@ class Move:
         if not self.is_open:
             return
         sequence = self.sequence
-        if sequence.state is not DECODING or not self.place.grow(sequence.context_tokens):
+        if sequence.state is not DECODING or sequence.context_tokens > self.place.tokens:
             self.control.transits.pop(sequence.request_id, None)
             self.abort(0)
             return
@@ -145,14 +145,14 @@ def simulate_acts(requests: list[Request], acts: list[tuple[int, str, int, int]]
 
 def test_a_moved_request_goes_on_where_it_was() -> None:
     # Prompt in step 1 (ends at 10 ms), then a token every 10 ms. Asked to move at 25 ms: replica 1 is idle and has the
-    # blocks at once; replica 0's step ends at 30 ms with the third token. The copy ends at 33 ms, steps begin there.
+    # blocks at once; replica 0's step ends at 30 ms with the third token. It is copied at 33 ms, steps begin 1 ns later.
     cluster = simulate_acts([Request(0, 20, 6)], [(25 * MS, "move", 0, 1)], replicas=2)
     columns = cluster.recorder.columns
     assert times_ms(cluster, "first_token_ns") == [10]
-    assert columns["last_token_ns"][0] == 33 * MS + 17 + 30 * MS
+    assert columns["last_token_ns"][0] == 33 * MS + 18 + 30 * MS
     assert columns["replica"][0] == 1
     assert columns["migrations"][0] == 1
-    assert columns["itl_max_ns"][0] == 13 * MS + 17
+    assert columns["itl_max_ns"][0] == 13 * MS + 18
     assert [replica.counters.decode_tokens for replica in cluster.replicas] == [2, 3]
 
 
@@ -183,7 +183,7 @@ def test_withdrawn_when_its_step_has_ended() -> None:
     cluster = simulate_acts([Request(0, 20, 9), Request(0, 20, 9)], [(25 * MS, "withdraw", 0, 0)])
     columns = cluster.recorder.columns
     assert columns["outcome"].tolist() == [Outcome.TIMED_OUT, Outcome.FINISHED]
-    assert columns["ended_ns"].tolist() == [30 * MS, 90 * MS]
+    assert columns["ended_ns"].tolist() == [30 * MS + 1, 90 * MS]
     assert columns["output_tokens"].tolist() == [3, 9]
     assert cluster.recorder.reasons == {0: "its client gave up"}
 
@@ -204,8 +204,8 @@ def test_a_full_destination_is_waited_for() -> None:
     cluster = simulate_acts(requests, [(25 * MS, "move", 0, 1)], replicas=2, blocks=8)
     columns = cluster.recorder.columns
     assert columns["migrations"][0] == 1
-    assert columns["itl_max_ns"][0] == 10 * MS + 3 * MS + 17
-    assert columns["last_token_ns"][0] == (200 + 3) * MS + 17
+    assert columns["itl_max_ns"][0] == 10 * MS + 3 * MS + 18
+    assert columns["last_token_ns"][0] == (200 + 3) * MS + 18
 
 
 def test_ticks_end_with_the_requests() -> None:

@@ -145,7 +145,7 @@ def simulate_acts(requests: list[Request], acts: list[tuple[int, str, int, int]]
 
 def test_a_moved_request_goes_on_where_it_was() -> None:
     # Prompt in step 1 (ends at 10 ms), then a token every 10 ms. Asked to move at 25 ms: replica 1 is idle and has the
-    # blocks at once; replica 0's step ends at 30 ms with the third token. It is copied at 33 ms, steps begin 1 ns later.
+    # blocks at once; replica 0's step ends at 30 ms with the third token. It is copied at 33 ms; 1 ns later it runs.
     cluster = simulate_acts([Request(0, 20, 6)], [(25 * MS, "move", 0, 1)], replicas=2)
     columns = cluster.recorder.columns
     assert times_ms(cluster, "first_token_ns") == [10]

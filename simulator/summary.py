@@ -20,6 +20,7 @@ from simulator.engine.clock import NS_PER_S, to_s
 from simulator.engine.recorder import Outcome
 from simulator.features import SECTIONS
 from simulator.kv_budget import describe_kv_budget
+from simulator.lockstep_result import describe_lockstep
 from simulator.metrics import (
     OUTCOMES,
     Mask,
@@ -104,6 +105,7 @@ def summarize(data: RunData, rows: Rows) -> dict[str, Any]:
         "little": little(rows, cluster.in_system_ns, cluster.end_ns),
         "prefix_cache": _prefix_cache(inside, [r.kv.caches_prefixes for r in cluster.replicas]),
         "shared_prefix_attention": shared_prefix_section(cluster),
+        "attention_data_parallel": describe_lockstep(data),
         **_features(data),
         "links": describe_links(cluster.network, cluster.end_ns),
         "memory": _memory(data),

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from simulator.lockstep_result import lockstep_line
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -112,6 +114,8 @@ def details(summary: Mapping[str, Any]) -> Iterator[Line]:
     yield "Throughput", _throughput(summary["throughput"]), ""
     yield "GPUs", _accelerators(summary), ""
     yield "KV memory", _memory(summary), ""
+    if ranks := lockstep_line(summary["attention_data_parallel"]):
+        yield "Ranks", ranks, ""
     if (shared := summary["shared_prefix_attention"]).get("read_share") is not None:
         yield "Shared KV", f"decodes read {percent(shared['read_share'])} of the KV that each alone would have read", ""
     if summary["links"]["links"]:

@@ -138,7 +138,10 @@ def set_up(folder: Path, meta: Mapping[str, Any], layer_profiles: Path, kernel_t
     version = meta.get("vllm_version")
     engine, said = engine_for("vllm", None if version is None else str(version))
     args, dtypes, notes = _translated(given, engine, model)
-    replicas = _replicas(given, model, args)
+    engines = _engines(given)
+    replicas = 1 if model.is_moe else engines
+    if model.is_moe and engines > 1:
+        args["data-parallel-size"] = engines
     if replicas > 1:
         notes.append(
             f"{replicas} data-parallel engines as replicas behind the router least-outstanding (an assumption)"
@@ -162,7 +165,7 @@ def set_up(folder: Path, meta: Mapping[str, Any], layer_profiles: Path, kernel_t
         notes.append("no layer profile of this machine, model and datatype")
     if engine in CALIBRATED_ON:
         notes.append(f"host overhead of {engine} calibrated on {CALIBRATED_ON[engine]}")
-    ranks = int(given.get("tensor_parallel_size") or 1)
+    ranks = int(given.get("tensor_parallel_size") or 1) * (engines if model.is_moe else 1)
     made_of = _measurements(profile, kernel_tables, accelerator, None if version is None else str(version), ranks)
     return Setup(scenario, made_of, (said, *notes))
 
@@ -176,7 +179,7 @@ def _translated(
     dtypes: dict[str, str] = {}
     ignored = []
     for name, value in given.items():
-        if value is None or name in _NO_OP or (name == "data_parallel_size" and value != 1):
+        if value is None or name in _NO_OP or name == "data_parallel_size":
             continue
         if name == "dtype":
             dtype = model.base_dtype if value == "auto" else canonical_dtype(str(value), "dtype")
@@ -197,15 +200,11 @@ def _translated(
     return args, dtypes, [f"ignored: {', '.join(ignored)}"] if ignored else []
 
 
-def _replicas(given: Mapping[str, Any], model: ModelSpec, args: Mapping[str, Any]) -> int:
-    """Return how many engines share the requests: data parallelism without routed experts is just that."""
+def _engines(given: Mapping[str, Any]) -> int:
+    """Return how many data-parallel engines share the requests: without routed experts they have no more in common."""
     count = given.get("data_parallel_size") or 1
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise InputError(f"meta.json: data_parallel_size must be a whole number of at least 1, got {count!r}")
-    if count > 1 and model.is_moe:
-        raise InputError(
-            f"data_parallel_size={count} with routed experts: engines that step together are not modelled yet"
-        )
     return count
 
 

@@ -285,6 +285,7 @@ def test_summary_keys() -> None:
         "little",
         "prefix_cache",
         "shared_prefix_attention",
+        "attention_data_parallel",
         *SECTIONS,
         "links",
         "memory",

@@ -60,9 +60,9 @@ def test_a_point_by_hand(tmp_path: Path) -> None:
             "experts over 2 x 1 ranks",
         ),
         (
-            {"model_path": "deepseek-ai/DeepSeek-R1", "attention_dp_size": 8.0, "moe_ep_size": 8.0, "id": "none"},
-            "not_run",
-            "attention data parallelism (8)",
+            {"model_path": "deepseek-ai/DeepSeek-R1", "attention_dp_size": 6.0, "moe_ep_size": 6.0, "id": "none"},
+            "not_judged",
+            "ep=6 does not divide the experts",
         ),
         (
             {
@@ -130,6 +130,22 @@ def test_the_scenario_of_a_point() -> None:
     assert pool()["engine"] == {"name": "trtllm@1.0"}
     assert pool(INFERENCEMAX, isl=8192)["engine"]["max_num_batched_tokens"] == 8320  # 2 + 8192 + 64, up to 64
     assert "max_num_batched_tokens" not in pool(INFERENCEMAX, isl=8192, backend="vllm")["engine"]
+
+
+def test_attention_data_parallelism_of_a_point() -> None:
+    """As InferenceMAX starts TensorRT-LLM with it: prompts begin together, or after 60 steps."""
+    changes = {"model_path": "deepseek-ai/DeepSeek-R1", "system": "h200_sxm", "attention_dp_size": 8.0}
+    point = {**POINT, **changes, "moe_ep_size": 8.0, "backend": "trtllm"}
+    model, accelerator = silicon.model_for(point["model_path"]), silicon.accelerator_for("h200_sxm")
+    layout = silicon._layout(point)
+    assert silicon.impossible({**point, "id": "none"}, model, layout) is None
+    scenario, notes = silicon.scenario_for(point, model, accelerator, layout, INFERENCEMAX)
+    parallel = scenario["cluster"]["pools"][0]["parallel"]
+    assert (parallel["tp"], parallel["dp"], parallel["ep"]) == (1, 8, 8)
+    assert parallel["prefill_balance"] == {"timeout_steps": 60, "batching_wait_steps": 0}
+    assert any("after 60 steps" in note for note in notes)
+    plain, _ = silicon.scenario_for(point, model, accelerator, layout, ONCE)
+    assert "prefill_balance" not in plain["cluster"]["pools"][0]["parallel"]
 
 
 def test_requests_of_a_point() -> None:

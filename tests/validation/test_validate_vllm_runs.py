@@ -101,6 +101,16 @@ def test_data_parallel_engines_are_replicas(tmp_path: Path) -> None:
     assert setup.scenario["router"] == "least-outstanding"
 
 
+def test_data_parallel_engines_with_experts_step_together(tmp_path: Path) -> None:
+    expert = {"model": "Qwen/Qwen3-30B-A3B", "data_parallel_size": 2, "enable_expert_parallel": True}
+    folder = write_run(tmp_path)
+    meta = json.loads((folder / "meta.json").read_text())
+    meta["model"], meta["engine_kwargs"] = expert["model"], {**meta["engine_kwargs"], **expert}
+    (pool,) = vllm_runs.set_up(folder, meta, tmp_path).scenario["cluster"]["pools"]
+    assert pool["replicas"] == 1
+    assert (pool["engine"]["args"]["data-parallel-size"], pool["engine"]["args"]["enable-expert-parallel"]) == (2, True)
+
+
 def test_a_run_that_cannot_be_simulated_is_a_row_and_stops_no_other(tmp_path: Path) -> None:
     write_run(tmp_path, "rtxpro6000_bad", tensor_parallel_size=7)
     write_run(tmp_path, "unknowngpu_x")

@@ -299,7 +299,9 @@ def scenario_for(
     """Return a point as a scenario without costs, and notes."""
     version = point.get("backend_version")
     engine, said = engine_for(str(point["backend"]), None if version is None else str(version))
-    parallel: dict[str, Any] = {"tp": layout.tp, "pp": layout.pp, "dp": layout.attention_dp}
+    parallel: dict[str, Any] = {"tp": layout.tp, "pp": layout.pp}
+    if layout.attention_dp > 1:
+        parallel["dp"] = layout.attention_dp
     notes = [said]
     if layout.moe_ep > 1 and model.is_moe:
         parallel["ep"] = layout.moe_ep

@@ -135,7 +135,7 @@ def test_the_scenario_of_a_point() -> None:
 def test_attention_data_parallelism_of_a_point() -> None:
     """As InferenceMAX starts TensorRT-LLM with it: prompts begin together, or after 60 steps."""
     changes = {"model_path": "deepseek-ai/DeepSeek-R1", "system": "h200_sxm", "attention_dp_size": 8.0}
-    point = {**POINT, **changes, "moe_ep_size": 8.0, "backend": "trtllm"}
+    point = {**POINT, **changes, "moe_ep_size": 8.0, "backend": "trtllm", "gemm_quant_mode": "fp8"}
     model, accelerator = silicon.model_for(point["model_path"]), silicon.accelerator_for("h200_sxm")
     layout = silicon._layout(point)
     assert silicon.impossible({**point, "id": "none"}, model, layout) is None

@@ -258,6 +258,9 @@ def _print_plans(result: SearchResult, console: Console, show_all: bool) -> None
 
 
 def _remarks(result: SearchResult, row: Row) -> Iterator[str]:
+    from simulator.studies.search import sustains
+    from simulator.terminal import percent
+
     if result.baseline is not None and row.plan == result.baseline.plan:
         yield "heuristic"
     if row.failure:
@@ -267,5 +270,7 @@ def _remarks(result: SearchResult, row: Row) -> Iterator[str]:
         yield "screened only"
     if row.figures["overloaded"]:
         yield "overloaded"
+    if row.figures["attainment"] is not None and not sustains(row):
+        yield f"{percent(row.figures['attainment'])} within the objectives"
     if row.figures["unserved"]:
         yield f"{row.figures['unserved']:,} not served"

@@ -195,6 +195,11 @@ class RequestView(Protocol):
         """How often it was preempted so far."""
         ...
 
+    @property
+    def block_hashes(self) -> Sequence[int]:
+        """Chained identities of the prompt's blocks, see `ArrivalView.block_hashes`; empty where unknown."""
+        ...
+
 
 def urgency(request: RequestView) -> tuple[int, float, int]:
     """Return a request's place by priority, then arrival: the smallest is the most urgent."""
@@ -442,6 +447,22 @@ class StepPlan(Protocol):
         ...
 
 
+class StepTimer(Protocol):
+    """Times steps of an engine that serves nobody yet."""
+
+    def __call__(self, chunks: Sequence[tuple[int, int]], decodes: int, context_tokens: int) -> float | None:
+        """Return the time of a step, seconds; None where it isn't known.
+
+        Parameters
+        ----------
+        chunks
+            Prompt chunks as (new tokens, tokens in KV before them).
+        decodes, context_tokens
+            Decodes, and tokens that each has in KV.
+        """
+        ...
+
+
 class ClusterView(Protocol):
     """What a routing policy sees: the replicas that take requests now. Arrays have one element a replica, read-only.
 
@@ -607,6 +628,17 @@ class BatchingPolicy(Policy):
         generated (it then fails). A prompt beyond ``max_model_len`` or the whole KV memory is refused by the engine.
         """
         return ""
+
+    def profile(self, step_s: StepTimer, limits: LimitsView, kv_tokens: int) -> None:
+        """Measure the engine before it serves anybody, as systems do that predict step times; called once a replica.
+
+        Parameters
+        ----------
+        step_s
+            Answers how long a step takes.
+        kv_tokens
+            Tokens that fit the KV memory.
+        """
 
     def compose(self, view: ReplicaView, plan: StepPlan) -> None:
         """Fill ``plan`` with the next step. Called whenever a batch can start."""

@@ -38,6 +38,7 @@ class FakeRequest:
 
     __slots__ = (
         "_arrival_s",
+        "_block_hashes",
         "_blocks",
         "_cached_tokens",
         "_computed",
@@ -66,7 +67,9 @@ class FakeRequest:
         priority: int = 0,
         tenant: str = "",
         cached_tokens: int = 0,
+        block_hashes: Sequence[int] = (),
     ) -> None:
+        self._block_hashes = block_hashes
         self._request_id = request_id
         self._prompt_tokens = prompt_tokens
         self._output_tokens = output_tokens
@@ -138,6 +141,11 @@ class FakeRequest:
     def preemptions(self) -> int:
         """How often it was preempted."""
         return self._preemptions
+
+    @property
+    def block_hashes(self) -> Sequence[int]:
+        """Identities of its prompt's blocks."""
+        return self._block_hashes
 
     def __repr__(self) -> str:
         return f"<request {self._request_id} {self._state}>"

@@ -290,6 +290,7 @@ class Cluster:
         if self._hash_offsets is not None and workload.hash_values is not None:
             first, end = self._hash_offsets[row], self._hash_offsets[row + 1]
             sequence.hashes = workload.hash_values[first:end].tolist()
+            sequence.hash_tokens = workload.hash_block_tokens
         if self.control is not None:
             self.control.arrive(sequence, now)
             return

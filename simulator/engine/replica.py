@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.budget import KVBudget
-from policies.protocols import BalancingPolicy, BatchingPolicy, KVEvictionPolicy, QueueingPolicy
+from policies.protocols import BalancingPolicy, BatchingPolicy, KVEvictionPolicy, PolicyError, QueueingPolicy
 from simulator.cost.shape import BatchShape, CostModel
+from simulator.cost.timing import step_timer
 from simulator.engine.budget import BudgetKVManager, DecodeReads
 from simulator.engine.clock import Environment
 from simulator.engine.kv import KVManager, PrefixKVManager
@@ -177,6 +178,14 @@ class Replica:
         self._first_come_first_served = self.policy.admits_in_order and queueing.in_arrival_order
         self._longest_prompt = min(self.limits.max_model_len - 1, config.num_kv_blocks * config.block_size)
         self.next_sample_ns = recorder.sample_interval_ns
+        if type(self.policy).profile is not BatchingPolicy.profile:
+            if config.kv_budget is not None:
+                raise PolicyError(
+                    f"batching policy {self.policy.name!r} profiles its engine, which isn't modelled with a kv_budget; "
+                    "leave one of them out"
+                )
+            kv_tokens = config.num_kv_blocks * config.block_size
+            self.policy.profile(step_timer(config.cost), config.limits, kv_tokens)
         self.lanes = [Lane(self, i) for i in range(config.num_stages)]
         if self.tenants is not None:
             self.tenants.lanes = self.lanes

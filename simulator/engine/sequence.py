@@ -44,6 +44,8 @@ class Sequence:
         Tokens that it holds KV for at most, and blocks of its context that were dropped, see `simulator.engine.budget`.
     private_blocks, units
         KV held: blocks of its own, and prefix-cache units shared with others.
+    hash_tokens
+        Tokens a block that ``hashes`` identify.
     last_token_ns
         When its last output token came; kept up to date only outside its decode group (-1: none yet).
     itl_max_ns
@@ -65,6 +67,7 @@ class Sequence:
         "epoch",
         "first_gap",
         "group",
+        "hash_tokens",
         "hashes",
         "itl_max_ns",
         "join_step",
@@ -120,6 +123,7 @@ class Sequence:
         self.tenant = tenant
         self.session_id = session_id
         self.hashes = hashes
+        self.hash_tokens = 1
         self.state = WAITING
         self.prefill_target = prompt_tokens
         self.computed_tokens = 0
@@ -184,6 +188,11 @@ class Sequence:
     def arrival_s(self) -> float:
         """When the request reached the cluster, seconds."""
         return self.arrival_ns / NS_PER_S
+
+    @property
+    def block_hashes(self) -> SequenceOf[int]:
+        """Identities of the prompt's whole blocks; the trace may know those of the answer, which nobody may see."""
+        return self.hashes[: self.prompt_tokens // self.hash_tokens]
 
     @property
     def remaining_prefill(self) -> int:

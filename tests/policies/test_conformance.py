@@ -14,6 +14,9 @@ BUILT_IN = [(kind, name) for kind in checks.CHECKS for name in registry.names(ki
 VARIANTS = [
     ("batching", "vllm", {"preemption_mode": "swap"}),
     ("batching", "vllm", {"preemption_mode": "swap", "watermark": 0.2}),
+    ("batching", "hygen", {"step_budget_s": 0.0}),
+    ("batching", "hygen", {"offline_priority": 0}),
+    ("queueing", "hygen", {"prefix_sharing": False}),
     ("batching", "fastswitch", {"pattern": "random", "update_period": 1}),
     ("batching", "fastswitch", {"pattern": "trace", "update_period": 7, "asynchronous": False}),
     ("batching", "vllm", {"priority_preemption": True}),

@@ -271,6 +271,6 @@ def _remarks(result: SearchResult, row: Row) -> Iterator[str]:
     if row.figures["overloaded"]:
         yield "overloaded"
     if row.figures["attainment"] is not None and not sustains(row):
-        yield f"{percent(row.figures['attainment'])} within the objectives"
+        yield f"SLO {percent(row.figures['attainment'])}"
     if row.figures["unserved"]:
         yield f"{row.figures['unserved']:,} not served"

@@ -424,12 +424,13 @@ def _cost(each: ResolvedPool, resolved: Resolved) -> CostModel:
 
         return ConstantCost(step_s=pool.cost.step_s, stages=each.plan.pp)
     assert pool.engine.host_overhead_s is not None
-    from simulator.cost.exchange import Exchange
     from simulator.cost.graphs import NO_GRAPHS, CudaGraphs
-    from simulator.cost.lockstep import LockstepCost
 
     graphs = CudaGraphs(tuple(pool.engine.cuda_graph_sizes or ()), pool.engine.cuda_graph_steps == "decode")
     if each.plan.dp > 1:
+        from simulator.cost.exchange import Exchange
+        from simulator.cost.lockstep import LockstepCost
+
         rank = _rank_cost(each, resolved, NO_GRAPHS, load)
         rows = None
         if pool.cost.profile is not None:

@@ -5,8 +5,10 @@ of many of a matrix and a vector, and each to its own suffix as before; the two 
 log-sum-exps. So a step costs what the model says of the suffixes alone, and for each layer that attends to everything
 
 - one more attention kernel, as of a prefill chunk: as many new tokens as there are sharers, all of the prefix before
-  them and no causal mask. Its arithmetic grows with tokens x sharers, its memory traffic with the tokens read once;
-- one kernel that combines the two partial results of each sharer.
+  them and no causal mask. Its arithmetic grows with tokens x sharers, its memory traffic with the tokens read once.
+  Few queries over a long prefix would keep few of the GPU's processors busy, so the kernel divides the prefix as
+  FlashAttention does, which Hydragen calls, and combines the parts in one kernel more;
+- one kernel that combines the partial results of each sharer's prefix and suffix.
 
 Several prefixes, and the levels of a tree of them, share the one launch, as the paper's variable-length kernel does for
 the prefixes of one level; its own implementation launches one kernel a level, which is not modelled. Prefixes of
@@ -16,6 +18,7 @@ several lengths are taken as so many of their mean length. Layers with a sliding
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +28,47 @@ from simulator.cost.piecewise import Piecewise
 from simulator.cost.shape import BatchShape, CostModel
 from simulator.sharding import rank_heads
 
+QUERIES_PER_BLOCK = 64
+"""Rows of queries that a thread block of FlashAttention's split kernels takes (``set_params_splitkv`` in its
+``csrc/flash_attn/flash_api.cpp``)."""
+MAX_SPLITS = 64
+"""Most parts there, of a plain forward pass in versions 2.2 and 2.3."""
+
 _NS_PER_S = 1e9
+
+
+@cache
+def key_splits(blocks: int, processors: int, key_blocks: int) -> int:
+    """Return into how many parts the keys are divided: the fewest with 85 % of the best occupancy.
+
+    FlashAttention's ``num_splits_heuristic`` (``csrc/flash_attn/flash_api.cpp``), in whole numbers.
+
+    Parameters
+    ----------
+    blocks
+        Thread blocks of queries, over prefixes and heads.
+    processors
+        Streaming multiprocessors of the GPU.
+    key_blocks
+        Blocks of keys that a prefix has.
+
+    Examples
+    --------
+    >>> key_splits(48, 108, 64), key_splits(320, 108, 64)
+    (2, 1)
+    """
+    if 10 * blocks >= 8 * processors:
+        return 1
+    found: dict[int, float] = {}
+    before = 0
+    for splits in range(1, min(MAX_SPLITS, processors, key_blocks) + 1):
+        each = -(-key_blocks // splits)
+        if each != before:  # as many blocks of keys a part as with one part fewer would be the same division
+            waves = -(-blocks * splits // processors)
+            found[splits] = blocks * splits / (waves * processors)
+        before = each
+    best = max(found.values(), default=1.0)
+    return next((splits for splits, busy in found.items() if busy >= 0.85 * best), 1)
 
 
 @dataclass(frozen=True)
@@ -37,11 +80,18 @@ class SharedAttention:
     kernels
         Whose prefill attention counts for the shared part.
     combine_s
-        Seconds of combining the partial results, by sharers.
+        Seconds of combining two partial results, by sharers.
+    heads, processors
+        Query heads of a rank, and streaming multiprocessors of its GPU.
+    keys_per_block
+        Tokens of the prefix that a thread block takes at a time.
     """
 
     kernels: Kernels
     combine_s: Piecewise
+    heads: int
+    processors: int
+    keys_per_block: int
 
     @classmethod
     def of(cls, shapes: KernelShapes, kernels: Kernels) -> SharedAttention:
@@ -49,10 +99,12 @@ class SharedAttention:
 
         Combining reads two partial outputs of a row and writes one; their log-sum-exps, a number a head, are left out.
         """
-        row = 3 * rank_heads(shapes.model, shapes.plan.tp) * shapes.model.head_dim
+        heads, head_dim = rank_heads(shapes.model, shapes.plan.tp), shapes.model.head_dim
+        row = 3 * heads * head_dim
         few, many = kernels.elementwise(row, np.array([1.0, 65_536.0]), 1).tolist()
         slope = (many - few) / 65_535
-        return cls(kernels, Piecewise([], [few - slope], [slope]))
+        keys = 256 if head_dim <= 64 else 128 if head_dim <= 128 else 64  # `set_params_splitkv`
+        return cls(kernels, Piecewise([], [few - slope], [slope]), heads, shapes.accelerator.sm_count, keys)
 
     def layer_s(self, attended: int, read: int, sharers: int) -> float:
         """Return the seconds of one layer.
@@ -64,7 +116,13 @@ class SharedAttention:
         """
         # So many prefixes of equal length would have the same sums: at least one, at most all that there are.
         prefixes = max(1, (2 * read * sharers + attended) // (2 * attended))
-        seconds = self.kernels.attention.prefill_s(prefixes, sharers, read, attended, read)
+        blocks = self.heads * prefixes * -(-sharers // (prefixes * QUERIES_PER_BLOCK))
+        splits = key_splits(blocks, self.processors, -(-read // (prefixes * self.keys_per_block)))
+        # Each part of a prefix is a chunk of its own to the kernel.
+        seconds = self.kernels.attention.prefill_s(prefixes * splits, sharers, read, attended, read)
+        if splits > 1:
+            # Partial results in 32 bits, written and read once, and the sum: of the 3 rows that combining two moves.
+            seconds += self.combine_s.at(sharers * (4 * splits + 1) / 3)
         return seconds + self.combine_s.at(sharers)
 
 

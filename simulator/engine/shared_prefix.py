@@ -76,7 +76,7 @@ class SharedPrefixes:
 class SharingDecodeGroup(DecodeGroup):
     """A decode group that tells the cost model which of the attended tokens are shared.
 
-    A member's cached units stay the same while it decodes, so the sums stay the same between two changes of members.
+    A member counts with the cached units that it joined with, so the sums stay the same between two changes of members.
 
     Attributes
     ----------
@@ -88,19 +88,21 @@ class SharingDecodeGroup(DecodeGroup):
         Of them, those in shared prefixes; and how many the shared attention read for them.
     """
 
-    __slots__ = ("attended_tokens", "prefixes", "shared_attended_tokens", "shared_read_tokens")
+    __slots__ = ("_units", "attended_tokens", "prefixes", "shared_attended_tokens", "shared_read_tokens")
 
     def __init__(self, block_size: int, window: int | None, gaps: GapLog) -> None:
         super().__init__(block_size, window, gaps)
         self.prefixes = SharedPrefixes()
+        self._units: dict[Sequence, tuple[CacheUnit, ...]] = {}
         self.attended_tokens = self.shared_attended_tokens = self.shared_read_tokens = 0
 
     def join(self, sequence: Sequence, context: int, remaining: int, held_blocks: int) -> None:
         super().join(sequence, context, remaining, held_blocks)
-        self.prefixes.add(sequence.units)
+        self._units[sequence] = units = tuple(sequence.units)
+        self.prefixes.add(units)
 
     def leave(self, sequence: Sequence, held_blocks: int) -> int:
-        self.prefixes.drop(sequence.units)
+        self.prefixes.drop(self._units.pop(sequence))
         return super().leave(sequence, held_blocks)
 
     def describe(self, shape: BatchShape) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,9 +16,10 @@ from simulator.cost.fitted_kernels import fitted_cost
 from simulator.cost.operator_cost import OperatorCost
 from simulator.cost.roofline import roofline_cost
 from simulator.cost.shape import BatchShape
-from simulator.cost.shared_prefix import SharedPrefixCost, shared_prefix_cost
+from simulator.cost.shared_prefix import SharedPrefixCost, key_splits, shared_prefix_cost
 from simulator.models import load_model
 from simulator.parallel import ParallelPlan
+from tests.calibration.support import write_profile
 from tests.cost.support import advanced, batch, shapes
 from tests.test_run import assert_same, hashed
 
@@ -53,12 +55,24 @@ def test_parts_by_hand() -> None:
 
 
 def test_two_sharers_read_the_prefix_once() -> None:
-    """Few queries: the kernel waits for the prefix's keys and values, read once."""
+    """Few queries: the kernel waits for the prefix's keys and values, read once, in 5 parts.
+
+    40 heads make 40 thread blocks on 108 processors: 5 parts fill 200 of 216 places, 93 %; 2 to 4 fill 56 to 74 %.
+    """
     base = roofline_cost(LLAMA, A100, host_overhead_s=0.0)
     kernel = 12e-6 + (65536 * 2 * 40 * 128 * 2 + 2 * 2 * 40 * 128 * 2) / (2039e9 * 0.33)
     combine = 2.5e-6 + 2 * 3 * 40 * 128 * 2 / (2039e9 * 0.8)
-    expected = base.step_ns(batch(2, 64)) + 40 * (kernel + combine) * 1e9
+    parts = 2.5e-6 + 2 * (4 * 5 + 1) * 40 * 128 * 2 / (2039e9 * 0.8)
+    expected = base.step_ns(batch(2, 64)) + 40 * (kernel + combine + parts) * 1e9
     assert sharing(base).step_ns(one_prefix(2, 65536, 64)) == pytest.approx(expected, abs=2)
+
+
+def test_prefixes_are_divided_as_flash_attention_does() -> None:
+    """48 blocks on 108 processors: 2 parts are busy at 89 %, 3 at 67 %; the example of its own comment."""
+    assert key_splits(48, 108, 64) == 2
+    assert key_splits(87, 108, 64) == 1  # more than 80 % are busy as it is
+    assert key_splits(1, 108, 1) == 1  # nothing to divide
+    assert key_splits(1, 108, 4) == 4
 
 
 def test_without_sharers_it_is_the_base() -> None:
@@ -113,6 +127,19 @@ def test_the_longer_the_prefix_and_the_larger_the_batch_the_greater_the_gain() -
     short, long = (cost.step_ns(one_prefix(1024, prefix, 64)) for prefix in (1024, 16384))
     short_alone, long_alone = (base.step_ns(one_prefix(1024, prefix, 64)) for prefix in (1024, 16384))
     assert 1 - short / long < 0.5 < 0.8 < 1 - short_alone / long_alone
+
+
+def test_a_layer_profile_takes_the_shared_part_from_fits(tmp_path: Path) -> None:
+    """Attention there is measured for whole batches, so the shared part is of the accelerator's fits."""
+    profile = str(write_profile(tmp_path / "profile"))
+    part = {"accelerator": "rtx-pro-6000", "cost": {"kind": "measured", "profile": profile}}
+    engine = {"shared_prefix_attention": "hydragen"}
+    scenario = {"workload": {"time_scale": 0.05}, "cluster": {"pools": [{**part, "engine": engine}]}}
+    one = run(scenario, trace=hashed(16, 30))
+    assert_same(one, run(scenario, trace=hashed(16, 30), stepwise=True))
+    assert one.summary["shared_prefix_attention"]["shared_read_tokens"] > 0
+    plain = run({**scenario, "cluster": {"pools": [part]}}, trace=hashed(16, 30))
+    assert one.summary["tpot_s"]["mean"] != plain.summary["tpot_s"]["mean"]
 
 
 def pool(**engine: object) -> dict[str, object]:

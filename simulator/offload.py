@@ -207,8 +207,6 @@ def _check(pool: Pool, model: ModelSpec, plan: ParallelPlan, where: str) -> None
         )
     if model.mla is not None:
         raise InputError(f"{where}: not modelled for latent attention (MLA), which {model.name} has; leave it out")
-    if pool.kv_budget is not None:
-        raise InputError(f"{where}: not modelled with kv_budget; leave one of them out")
     if pool.engine.shared_prefix_attention is not None:
         raise InputError(f"{where}: not modelled with engine.shared_prefix_attention; leave one of them out")
 

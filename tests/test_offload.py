@@ -158,7 +158,7 @@ def test_a_found_placement_is_stored_as_shares() -> None:
         ),
         ({**HOST, "weights": {"cpu": 1.0}}, {"parallel": {"cp": 2}}, "modelled for tensor parallelism alone"),
         ({**HOST, "weights": {"cpu": 1.0}}, {"engine": {"name": "vllm"}}, "leave engine.name out"),
-        ({**HOST, "weights": {"cpu": 1.0}}, {"kv_budget": "h2o"}, "not modelled with kv_budget"),
+        ({**HOST, "weights": {"cpu": 1.0}}, {"kv_budget": "h2o"}, "not modelled together with .offload."),
     ],
 )
 def test_refusals(offload: dict[str, Any], pool: dict[str, Any], message: str) -> None:

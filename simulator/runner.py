@@ -127,7 +127,7 @@ def run(
             objectives=built.objectives,
             warmup_ns=built.warmup_ns,
             until_ns=built.until_ns,
-            notes=(*notes, *_outside_measurements(built)),
+            notes=(*notes, *_outside_measurements(built), *_links(built)),
             interrupted=watch.interrupted,
             load_s=loaded - begun,
             loop_s=looped - loaded,
@@ -145,6 +145,12 @@ def simulate(built: Built, watch: Watch) -> None:
     with watch, _policies_blamed(built):
         cluster.run(built.stop_ns)
         cluster.stop()
+
+
+def _links(built: Built) -> tuple[str, ...]:
+    """Return what was taken for granted of links that the run used."""
+    network = built.cluster.network
+    return () if network is None else network.notes
 
 
 def _outside_measurements(built: Built) -> list[str]:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simulator.cost.shape import BatchShape
-from simulator.engine.budget import DecodeReads
+from simulator.engine.budget import NO_LIMIT, DecodeReads
 from simulator.engine.gap_log import GapLog
 from simulator.engine.histogram import Durations
 from simulator.engine.sequence import DECODING, Sequence
@@ -134,8 +134,7 @@ class DecodeGroup:
             for filled, number in self.reads.add(sequence, base, step, 1):
                 heappush(self.milestones, (filled, next(self._ties), _READ + number, epoch, sequence))
         ahead = held_blocks * size - context  # tokens until it needs another block
-        limit = -(-sequence.kv_limit // size)
-        if held_blocks >= limit:
+        if held_blocks * size >= sequence.kv_limit:
             pass  # it takes none any more
         elif ahead < size:
             self.phases[(step + ahead) % size] += 1
@@ -143,10 +142,10 @@ class DecodeGroup:
         else:
             near = step + ahead - size + 1
             heappush(self.milestones, (near, next(self._ties), _GROW, epoch, sequence))
-        if held_blocks < limit:
-            stop = step + (limit - 1) * size - context + 1  # the step after the one that takes its last block
-            if stop <= step + remaining:
-                heappush(self.milestones, (stop, next(self._ties), _STOP, epoch, sequence))
+        if sequence.kv_limit != NO_LIMIT and held_blocks * size < sequence.kv_limit:
+            last = (sequence.kv_limit - 1) // size * size - context  # steps until the one that takes its last block
+            if last < remaining:
+                heappush(self.milestones, (step + last + 1, next(self._ties), _STOP, epoch, sequence))
         heappush(self.milestones, (step + remaining, next(self._ties), _END, epoch, sequence))
         if self.size == 1:
             self.last_ns = sequence.last_token_ns
@@ -180,10 +179,10 @@ class DecodeGroup:
                 self._window_attended += self._window * step
         if self.reads is not None:
             self.reads.add(sequence, base, step, -1)
-        limit = -(-sequence.kv_limit // size)
-        held_blocks = max(held_blocks, min(-(-context // size), limit))
+        kept = context if context < sequence.kv_limit else sequence.kv_limit
+        held_blocks = max(held_blocks, -(-kept // size))
         ahead = held_blocks * size - context
-        if ahead < size and held_blocks < limit:
+        if ahead < size and held_blocks * size < sequence.kv_limit:
             self.phases[(step + ahead) % size] -= 1
             self.growing -= 1
         if sequence in self.fresh:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from policies import registry
 from policies.budget import Cap, KVBudget, LayerGroup, ModelFacts, Offload, Work
+from policies.protocols import BatchingPolicy
 from simulator.cost.shape import BatchShape
 from simulator.engine.budget import BudgetKVManager
 from simulator.engine.links import Link
@@ -28,6 +29,14 @@ def budget(*groups: LayerGroup, **fields: Any) -> KVBudget:
 def same(cap: Cap, **fields: Any) -> KVBudget:
     """Return a budget of one cap in all layers."""
     return budget(LayerGroup(4, cap, cap), **fields)
+
+
+POLICIES = [
+    name
+    for name in registry.names("batching")
+    if registry.resolve("batching", name).profile is BatchingPolicy.profile  # type: ignore[attr-defined]
+]
+"""Those that don't profile their engine, which isn't modelled with a budget."""
 
 
 class ReadCost(LinearCost):
@@ -155,7 +164,7 @@ def budgets(draw: st.DrawFn) -> KVBudget:
     return budget(LayerGroup(4, Cap(tokens)), offload=Offload(tokens, 30, 0.1, 0.1, Work(flops=1.0)))
 
 
-@pytest.mark.parametrize("policy", registry.names("batching"))
+@pytest.mark.parametrize("policy", POLICIES)
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(options=workloads(), kv_budget=budgets(), chunk=st.sampled_from([16, 100, 512]), overlap=st.booleans())
 def test_fast_forward_is_exact(

@@ -177,7 +177,7 @@ class StepEnergy:
         first, more = self._decodes_line_pj(shape)
         if first + (steps - 1) * more <= limit_mw * int(min(durations)):
             return
-        if first >= limit_mw * int(max(durations)):
+        if first > limit_mw * int(max(durations)):
             taken_ns = int(sum(durations))
             counters.own_pj -= steps * first + steps * (steps - 1) // 2 * more - limit_mw * taken_ns
             counters.limited_ns += taken_ns
@@ -210,16 +210,16 @@ class StepEnergy:
             return lambda shape, durations, steps: add(counters, shape, durations, steps)
 
         def add_step(shape: BatchShape, durations: Durations, steps: int) -> None:
-            chunks = shape.chunks
+            chunks, decodes = shape.chunks, shape.decodes
             if not chunks or shape.padding_tokens or not isinstance(durations, list):
                 add(counters, shape, durations, steps)
                 return
-            own = shape.prefill_tokens * prompt_pj + len(chunks) * row_pj
+            own = more = 0
             for new, cached in chunks:
-                own += cached * context_pj + new * (cached + cached + new + 1) * half_pair_pj
+                own += new * (prompt_pj + (cached + cached + new + 1) * half_pair_pj) + cached * context_pj + row_pj
             drawn = own + step_pj
-            if shape.decodes:
-                drawn += shape.decodes * decode_pj + shape.decode_kv * attended_pj
+            if decodes:
+                drawn += decodes * decode_pj + shape.decode_kv * attended_pj
             if steps == 1:
                 taken_ns = durations[0]
                 excess = drawn - limit_mw * taken_ns
@@ -230,22 +230,25 @@ class StepEnergy:
                 counters.own_pj += own
                 counters.prompt_steps_pj += drawn + busy_mw * taken_ns
                 return
-            more = 0
+            few = durations[:steps]
             for new, _ in chunks:
                 more += new * (context_pj + new * pair_pj)
-            own_sum = steps * own + steps * (steps - 1) // 2 * more
-            more += shape.decodes * attended_pj
-            drawn_sum = steps * drawn + steps * (steps - 1) // 2 * more
-            for taken_ns in durations[:steps]:
-                excess = drawn - limit_mw * taken_ns
-                if excess > 0:
-                    own_sum -= excess
-                    drawn_sum -= excess
-                    counters.limited_ns += taken_ns
-                drawn_sum += busy_mw * taken_ns
-                drawn += more
-            counters.own_pj += own_sum
-            counters.prompt_steps_pj += drawn_sum
+            pairs = steps * (steps - 1) // 2
+            excess, taken_ns = 0, sum(few)
+            both = more + decodes * attended_pj
+            all_drawn = steps * drawn + pairs * both
+            if drawn > limit_mw * max(few):
+                excess = all_drawn - limit_mw * taken_ns
+                counters.limited_ns += taken_ns
+            elif drawn + (steps - 1) * both > limit_mw * min(few):
+                for ns in few:
+                    over = drawn - limit_mw * ns
+                    if over > 0:
+                        excess += over
+                        counters.limited_ns += ns
+                    drawn += both
+            counters.own_pj += steps * own + pairs * more - excess
+            counters.prompt_steps_pj += all_drawn - excess + busy_mw * taken_ns
 
         return add_step
 

@@ -498,7 +498,7 @@ def _pool_data(
                 ranks_per_replica=each.plan.dp,
                 peak_flops=_peak_flops(each, resolved),
                 memory_bandwidth=each.accelerator.memory_bandwidth,
-                weight_bytes=weight_bytes(resolved.model, pool.dtypes.weights),
+                weight_bytes=weight_bytes(resolved.model, pool.dtypes.weights) * each.plan.cp,
                 kv_bytes_per_token=kv_bytes_per_token(resolved.model, pool.dtypes.kv or resolved.model.base_dtype),
                 memory=each.memory,
                 kv_budget=each.kv_budget,

@@ -153,7 +153,7 @@ def plan_offload(
 
     assert pool.offload is not None
     where = f"{where}.offload"
-    _check(pool, model, plan, where)
+    _check(pool, model, plan, limits, where)
     setup = _setup(pool, model, accelerator, node, plan, limits, batching)
     if pool.offload.placement is not None:
         place = best_placement(setup, pool, model, accelerator, plan, limits, where)
@@ -193,7 +193,7 @@ def plan_offload(
     return OffloadPlan(setup, place, pool.offload.overlap, memory, used)
 
 
-def _check(pool: Pool, model: ModelSpec, plan: ParallelPlan, where: str) -> None:
+def _check(pool: Pool, model: ModelSpec, plan: ParallelPlan, limits: Mapping[str, Any], where: str) -> None:
     if plan.gpus > plan.tp:
         raise InputError(f"{where}: modelled for tensor parallelism alone; set the other sizes of 'parallel' to 1")
     if pool.cost.kind == "constant":
@@ -207,6 +207,11 @@ def _check(pool: Pool, model: ModelSpec, plan: ParallelPlan, where: str) -> None
         )
     if model.mla is not None:
         raise InputError(f"{where}: not modelled for latent attention (MLA), which {model.name} has; leave it out")
+    if limits["swap_space_gib"]:
+        raise InputError(
+            f"{where}: host memory for swapped requests (engine.swap_space_gib = {limits['swap_space_gib']:g}) is not "
+            "modelled beside it; set it to 0, and use a batching policy that doesn't swap"
+        )
     if pool.engine.shared_prefix_attention is not None:
         raise InputError(f"{where}: not modelled with engine.shared_prefix_attention; leave one of them out")
 

@@ -43,7 +43,7 @@ class PoolData:
     peak_flops, memory_bandwidth
         Of one accelerator: FLOP/s at the width of the matrix products, bytes/s (for MFU and MBU).
     weight_bytes
-        Of all weights of one replica.
+        Of all weights of one replica, as often as context parallel ranks hold them.
     kv_bytes_per_token
         Of all layers of one replica, each key-value head once, sliding layers as if they kept every token.
     kv_budget, kv_budget_name, kv_dtype

@@ -427,6 +427,10 @@ def _efficiency(data: RunData, rows: Rows) -> dict[str, Any]:
         reasons["mbu"] = "a mixture of experts: which experts' weights a step reads is not recorded"
     elif any(pool.kv_budget is not None for pool in data.pools) and reasons["mbu"] is None:
         reasons["mbu"] = "a KV budget: what its decodes read is not recorded"
+    elif any(pool.offload is not None for pool in data.pools) and reasons["mbu"] is None:
+        reasons["mbu"] = "offloading: what is read from the GPU's own memory is not recorded"
+    elif shared_prefix_section(cluster)["attended_tokens"] is not None and reasons["mbu"] is None:
+        reasons["mbu"] = "shared prefixes are read together: shared_prefix_attention says how much of the KV is read"
     elif not _is_positive(bandwidth) and reasons["mbu"] is None:
         reasons["mbu"] = "the accelerator's memory bandwidth is not known"
     total = float(flops.sum())

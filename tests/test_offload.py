@@ -67,6 +67,7 @@ def test_fast_forward_equals_stepwise() -> None:
 def test_the_result_says_what_lives_where() -> None:
     summary = run(scenario({**HOST, "weights": {"cpu": 1.0}}, batch=2), trace=block(2)).summary
     place = summary["offload"]["pools"]["default"]
+    assert summary["efficiency"]["mbu"] is None and "offloading" in summary["efficiency"]["mbu_reason"]
     assert place["weights"] == {"gpu": 0.0, "cpu": 1.0, "disk": 0.0} and place["kv"]["gpu"] == 1.0
     assert place["used_bytes"]["cpu"] == pytest.approx(60e9, rel=0.01)
     assert run(Scenario(), trace=block(2)).summary["offload"]["reason"] == "no pool has offload"
@@ -158,6 +159,7 @@ def test_a_found_placement_is_stored_as_shares() -> None:
         ),
         ({**HOST, "weights": {"cpu": 1.0}}, {"parallel": {"cp": 2}}, "modelled for tensor parallelism alone"),
         ({**HOST, "weights": {"cpu": 1.0}}, {"engine": {"name": "vllm"}}, "leave engine.name out"),
+        ({**HOST, "weights": {"cpu": 1.0}}, {"engine": {"swap_space_gib": 4.0}}, "set it to 0"),
         ({**HOST, "weights": {"cpu": 1.0}}, {"kv_budget": "h2o"}, "not modelled together with .offload."),
     ],
 )

@@ -1,10 +1,11 @@
 """The power of one pool's replicas: from the accelerator's profile, the model's work, and what the scenario gives.
 
 FLOPs and bytes of a step are those of the tokens in it, as in `simulator.model_work`: weights are read once a step (of
-routed experts those that some token visits, routed uniformly), the keys and values that decodes and chunks attend to
-once each, also where sequences share them or a KV budget drops them. Not in it: activations, collectives (GPU-to-GPU
-links), transfers of KV, the host. Latent attention counts in its plain form. With attention data parallelism, a replica
-here is one of the ranks; what a rank computes for the others' tokens is theirs, and its dummy steps draw nothing.
+routed experts those that some token visits, routed uniformly), by context parallel ranks each its own; the keys and
+values that decodes and chunks attend to once each, also where sequences share them or a KV budget drops them. Not in
+it: activations, collectives (GPU-to-GPU links), transfers of KV and of what is offloaded, the host. Latent attention
+counts in its plain form. With attention data parallelism, a replica here is one of the ranks; what a rank computes for
+the others' tokens is theirs, and its dummy steps draw nothing.
 
 Measured kernel power is no input: the only tables that have it (aiconfigurator-core, vLLM 0.22.0 on B200, attention and
 experts alone) lack it for the dense products, and don't follow utilisation (docs/power.md gives figures).
@@ -170,7 +171,7 @@ def power_model(
     steps = StepEnergy(
         busy_mw=round(active_w * plan.rank_gpus * _MW),
         limit_mw=round((limit_w - idle_w - active_w) * stage_gpus * _MW),
-        step_pj=round((sum(weights.values()) - weights["experts"] - table) * pj_per_byte),
+        step_pj=round((sum(weights.values()) - weights["experts"] - table) * pj_per_byte * plan.cp),
         token_pj=round(flops["token"] * pj_per_flop),
         row_pj=round(flops["row"] * pj_per_flop),
         attended_pj=round((pair + read) * full),
@@ -179,7 +180,7 @@ def power_model(
         window_pair_pj=round(pair * sliding),
         context_pj=round(read * full),
         window_context_pj=round(read * sliding),
-        experts_pj=_experts(model, weights["experts"] * pj_per_byte, plan.dp),
+        experts_pj=_experts(model, weights["experts"] * pj_per_byte, plan.dp, plan.cp),
         window=model.sliding_window if sliding else None,
         stages=plan.pp,
     )
@@ -211,16 +212,17 @@ def _overhead(given: PoolPower, gpus_per_node: int | None, where: str) -> tuple[
     return each, (f"rest of the server {given.node_overhead_w:g} W for {gpus_per_node} GPUs (given)",)
 
 
-def _experts(model: ModelSpec, whole_pj: float, ranks: int) -> tuple[int, ...]:
+def _experts(model: ModelSpec, whole_pj: float, ranks: int, copies: int) -> tuple[int, ...]:
     """Return the energy of reading routed experts' weights, by tokens of the step.
 
     With attention data parallelism the ranks share the experts: each counts its share of what as many tokens on every
-    rank would touch.
+    rank would touch. Context parallel ranks each have a copy, and a share of the tokens.
     """
     if model.moe is None:
         return ()
     idle = idle_experts(model, _MAX_EXPERT_TOKENS)[::ranks]
-    return tuple(round((1.0 - float(share)) * whole_pj / ranks) for share in idle)
+    each = (idle[-(-tokens // copies)] for tokens in range(len(idle)))
+    return tuple(round((1.0 - float(share)) * whole_pj * copies / ranks) for share in each)
 
 
 def with_watch(power: PowerModel, cost: CostModel, max_decodes: int) -> PowerModel:

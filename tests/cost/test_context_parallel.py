@@ -190,6 +190,7 @@ def test_a_scenario_from_end_to_end(context: str) -> None:
     one = run(scenario, trace=hashed(16))
     assert_same(one, run(scenario, trace=hashed(16), stepwise=True))
     assert one.summary["pools"][0]["gpus"] == 4
+    assert 0 < one.summary["efficiency"]["mbu"] < 1 and 0 < one.summary["efficiency"]["mfu"] < 1
     assert any(f"context parallelism over 2 ranks, {context}" in line for line in one.summary["costs"]["sources"])
 
 

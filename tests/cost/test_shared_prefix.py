@@ -154,6 +154,7 @@ def test_a_scenario_from_end_to_end() -> None:
     assert_same(one, run(Scenario.from_mapping(pool()), trace=trace, stepwise=True))
     section = one.summary["shared_prefix_attention"]
     assert 0 < section["shared_read_tokens"] < section["shared_attended_tokens"] < section["attended_tokens"]
+    assert one.summary["efficiency"]["mbu"] is None
     assert any("Hydragen" in line for line in one.summary["costs"]["sources"])
     plain = run({"workload": {"time_scale": 0.05}}, trace=trace)
     assert plain.summary["shared_prefix_attention"]["reason"]

@@ -230,7 +230,7 @@ def _energy(figures: Mapping[str, Any]) -> str:
         parts.append(f"peak {number(figures['peak_power_w'])} W")
     if figures["carbon_g"] is not None:
         parts.append(f"{number(figures['carbon_g'])} g of CO2 equivalent")
-    return ", ".join(parts) + " (power is an estimate by utilisation)"
+    return ", ".join(parts) + " (an estimate, sources in summary.json)"
 
 
 def _objectives(figures: Mapping[str, Any]) -> str:

@@ -194,8 +194,8 @@ def _resolve_pool(pool: Pool, index: int, model: ModelSpec) -> ResolvedPool:
     notes = list(defaults.notes)
     if pool.kv_budget is not None:
         notes.append(
-            f"KV budget {pool.kv_budget.name!r}: memory and time only; the accuracy of the answers isn't simulated, and "
-            "energy counts decodes as if they attended to everything"
+            f"KV budget {pool.kv_budget.name!r}: memory and time only; the accuracy of the answers isn't simulated, "
+            "and energy counts decodes as if they attended to everything"
         )
         notes += without_prefixes(budget, limits, pool.kv_budget.name)
         if pool.cost.kind == "constant":

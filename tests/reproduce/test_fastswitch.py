@@ -1,0 +1,14 @@
+"""The study's direction on few requests: each mechanism takes something off, all of them the most."""
+
+from __future__ import annotations
+
+from simulator.reproduce.studies import fastswitch
+
+
+def test_the_mechanisms_shorten_stalls_and_tails_where_memory_is_short() -> None:
+    trace = fastswitch.requests(9.0, 300)
+    found = {name: fastswitch.figures(trace, "random", name) for name in fastswitch.SYSTEMS}
+    stalls = [found[name]["stall"] for name in fastswitch.SYSTEMS]
+    assert stalls == sorted(stalls, reverse=True) and stalls[-1] < 0.2 * stalls[0]
+    assert found["fastswitch"]["ttft_s"] < found["vllm"]["ttft_s"]
+    assert found["fastswitch"]["gap_s"] < found["vllm"]["gap_s"]

@@ -26,4 +26,8 @@ def make_features(resolved: Resolved, configs: Sequence[ReplicaConfig]) -> list[
         Of each replica, in the order of the pools.
     """
     features: list[Feature] = []
+    if resolved.scenario.disaggregation is not None:
+        from simulator.disaggregation.making import make_disaggregation
+
+        features.append(make_disaggregation(resolved))
     return features

@@ -21,6 +21,7 @@ from policies import registry
 from policies.budget import KVBudget
 from policies.protocols import BatchingPolicy, Policy
 from simulator.cost.efficiency import DEFAULT_HOST_OVERHEAD_S
+from simulator.disaggregation.deciding import decide
 from simulator.engine_args import expand_args
 from simulator.engines import Engine, EngineDefaults, load_engine
 from simulator.errors import InputError, did_you_mean
@@ -105,6 +106,10 @@ def resolve(scenario: Scenario) -> Resolved:
     data = scenario.to_mapping(everything=True)
     data["cluster"]["pools"] = [each.pool.model_dump(mode="json", by_alias=True, exclude_none=True) for each in pools]
     data["router"] = _full_policy("routing", data["router"])
+    disaggregation = decide(scenario.disaggregation, pools)
+    if disaggregation is not None:
+        data["disaggregation"] = disaggregation.model_dump(mode="json", by_alias=True, exclude_none=True)
+        data["disaggregation"]["decode_router"] = _full_policy("routing", data["disaggregation"]["decode_router"])
     predictor_notes: tuple[str, ...] = ()
     if scenario.predictor.kind == "auto":
         data["predictor"], predictor_notes = _predictor(data)

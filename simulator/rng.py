@@ -9,10 +9,13 @@ from workloads.streams import stream
 ROUTER = "router"
 """Draws of routing policies."""
 
+DECODE_ROUTER = "router.decode"
+"""Draws of the routing policy that chooses where requests decode."""
+
 PREDICTOR = "predictor"
 """Errors of the output length predictor, one number a row of the trace."""
 
 EXPERTS = "experts.routing"
 """Popularity of routed experts."""
 
-__all__ = ["EXPERTS", "PREDICTOR", "ROUTER", "stream"]
+__all__ = ["DECODE_ROUTER", "EXPERTS", "PREDICTOR", "ROUTER", "stream"]

@@ -20,6 +20,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from simulator import scenario_yaml
 from simulator.presets import with_preset
 from simulator.scenario_base import AUTO, Count, Duration, Factor, Part, PolicyRef, Seconds, Share, Text
+from simulator.scenario_disaggregation import Disaggregation, Role
 from simulator.scenario_errors import Path as KeyPath
 from simulator.scenario_errors import Problem, ScenarioError, dotted, problems_of
 from simulator.scenario_experts import BalancingRef, Experts, PrefillBalance
@@ -361,6 +362,9 @@ class Pool(Part):
 
     name: Text = "default"
     """Name of the pool in the result."""
+    role: Role = "mixed"
+    """``mixed``: replicas serve requests from first to last. ``prefill``: they compute prompts, whose KV goes to
+    replicas of role ``decode``, which generate tokens."""
     replicas: Annotated[int, Field(ge=1, le=100_000)] = 1
     """Number of replicas."""
     accelerator: Text | None = None
@@ -517,6 +521,8 @@ class Scenario(Part):
     """The replicas."""
     router: RouterRef = Field(default_factory=lambda: RouterRef(name="round-robin"))
     """Which replica serves a request."""
+    disaggregation: Disaggregation | None = None
+    """How requests go from pools of role ``prefill`` to those of role ``decode``; left out: as their engine does it."""
     network: NetworkPart = Field(default_factory=NetworkPart)
     """What joins the nodes."""
     predictor: Predictor = Field(default_factory=Predictor)

@@ -36,15 +36,12 @@ _IDLE_TICKS = 1000
 
 
 class Transit(Protocol):
-    """A request between two replicas: its KV being copied, or waiting to be.
+    """A request between two replicas: its KV being copied, or waiting to be."""
 
-    Attributes
-    ----------
-    replicas
-        Indices of those that hold or keep KV for it.
-    """
-
-    replicas: SequenceOf[int]
+    @property
+    def replicas(self) -> SequenceOf[int]:
+        """Indices of those that hold or keep KV for it."""
+        ...
 
     def abort(self, now_ns: int) -> Sequence:
         """Stop it, give back what is kept for it elsewhere, and return the sequence, which holds what it held."""
@@ -276,7 +273,7 @@ class Control:
         for transit in [transit for transit in self.transits.values() if index in transit.replicas]:
             sequence = transit.abort(now)
             del self.transits[sequence.request_id]
-            if sequence.replica != index:
+            if sequence.replica != index or not sequence.on_replica:
                 go_on.append(transit)
         here = (sequence for sequence in self.live.values() if sequence.replica == index and sequence.on_replica)
         lost = [sequence for sequence in here if sequence.state is MOVING]

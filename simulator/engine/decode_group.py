@@ -71,6 +71,7 @@ class DecodeGroup:
         "_window_attended",
         "_within",
         "_within_bases",
+        "first_tokens",
         "fresh",
         "gaps",
         "growing",
@@ -89,6 +90,7 @@ class DecodeGroup:
         self.growing = 0
         self.phases = [0] * block_size
         self.fresh: dict[Sequence, None] = {}
+        self.first_tokens: memoryview[int] | None = None
         self.last_ns = 0
         self.gaps = gaps
         self.reads: DecodeReads | None = None
@@ -149,7 +151,7 @@ class DecodeGroup:
         heappush(self.milestones, (step + remaining, next(self._ties), _END, epoch, sequence))
         if self.size == 1:
             self.last_ns = sequence.last_token_ns
-        if sequence.last_token_ns == self.last_ns:
+        if sequence.last_token_ns == self.last_ns >= 0:
             sequence.first_gap = self.gaps.join(sequence.class_code)
         else:
             self.fresh[sequence] = None
@@ -286,9 +288,13 @@ class DecodeGroup:
         if self.size > len(self.fresh):
             self.gaps.add([end_ns - self.last_ns])
         for sequence in self.fresh:
-            gap = end_ns - sequence.last_token_ns
-            self.gaps.add_one(sequence.class_code, gap)
-            sequence.itl_max_ns = max(sequence.itl_max_ns, gap)
+            if sequence.last_token_ns < 0:
+                assert self.first_tokens is not None
+                self.first_tokens[sequence.request_id] = end_ns
+            else:
+                gap = end_ns - sequence.last_token_ns
+                self.gaps.add_one(sequence.class_code, gap)
+                sequence.itl_max_ns = max(sequence.itl_max_ns, gap)
             sequence.first_gap = self.gaps.join(sequence.class_code)
         self.fresh.clear()
 

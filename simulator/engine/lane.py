@@ -117,6 +117,7 @@ class Lane:
         group = SharingDecodeGroup if replica.shared_prefix_attention else DecodeGroup
         self.group = group(replica.kv.block_size, replica.window, GapLog(replica.recorder.itl))
         self.group.reads = replica.decode_reads()
+        self.group.first_tokens = replica.recorder.first_token
         self.prefilling: list[Sequence] = []
         self.sequences: dict[Sequence, None] = {}
         self.plan = Plan(self)
@@ -497,6 +498,8 @@ class Lane:
             recorder.cached_tokens[row] = cached_tokens
             if self._tenants is not None:
                 self._tenants.admitted(sequence)
+        if replica.admitted is not None:
+            replica.admitted(sequence)
 
     def _join_group(self, sequence: Sequence) -> None:
         remaining = sequence._output_tokens - sequence.base_generated

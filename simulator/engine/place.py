@@ -31,7 +31,7 @@ class Place:
     granted
         Called with the time in ns when the blocks are there, unless it was given up or they were lost.
     keep_free_blocks
-        Blocks that must be left free beside them.
+        Blocks that must be left free beside them, or what says so each time that it asks.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class Place:
         tokens: int,
         granted: Callable[[int], None],
         *,
-        keep_free_blocks: int = 0,
+        keep_free_blocks: int | Callable[[], int] = 0,
     ) -> None:
         self.index = index
         self.cached_tokens = 0
@@ -75,7 +75,8 @@ class Place:
             return True
         kv, coming = self._replica.kv, self._coming
         cached = kv.cached_tokens(coming)
-        if not kv.admit(coming, self.tokens, self._keep_free_blocks):
+        keep_free = self._keep_free_blocks
+        if not kv.admit(coming, self.tokens, keep_free if isinstance(keep_free, int) else keep_free()):
             return False
         self.cached_tokens, self.is_granted, self._losses = cached, True, self._replica.losses
         self._control.soon(self._tell)
@@ -111,7 +112,13 @@ class Place:
         if self._replica.losses == self._losses:
             self._replica.kv.release(self._coming)
 
-    def settle(self, sequence: Sequence, settled: Callable[[Sequence, int], None] | None = None) -> None:
+    def settle(
+        self,
+        sequence: Sequence,
+        settled: Callable[[Sequence, int], None] | None = None,
+        *,
+        entering: Callable[[Sequence, int], None] | None = None,
+    ) -> None:
         """Let the request run on here, between two steps, as soon as one more may run; its KV must be here.
 
         Parameters
@@ -120,9 +127,11 @@ class Place:
             The request on the replica that it comes from, detached there or withdrawn, its progress written back.
         settled
             Called with the sequence that it is from now on, and the time in ns.
+        entering
+            Called likewise just before it joins the running requests there, its progress taken over.
         """
 
-        def take_over(_: int) -> bool:
+        def take_over(now: int) -> bool:
             if not self._is_open:
                 return True
             if not self._replica.has_place():
@@ -135,6 +144,8 @@ class Place:
             control.transits.pop(coming.request_id, None)
             control.live[coming.request_id] = coming
             control.cluster.arrive_at(coming, self.index)
+            if entering is not None:
+                entering(coming, now)
             self._replica.take_over(coming)
             if settled is not None:
                 control.soon(lambda: settled(coming, control.now_ns))

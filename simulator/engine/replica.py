@@ -113,6 +113,8 @@ class Replica:
         By how much its steps take longer than the cost model says; changed between steps only.
     prefilled
         Asked at the end of a prefill, with the sequence and the time in ns; True: it took the sequence off the lane.
+    admitted
+        Told of each sequence that is about to be prefilled, before its step is complete.
     losses
         How often everything here was lost: who holds blocks here from before has none any more.
     """
@@ -168,6 +170,7 @@ class Replica:
         self.first_stage_free_ns = 0
         self.stretch = 1.0  # by how much its steps are longer than the cost model's: a straggler, a capped clock
         self.prefilled: Callable[[Sequence, int], bool] | None = None
+        self.admitted: Callable[[Sequence], None] | None = None
         self.losses = 0
         self._stage_free_ns = [0] * config.num_stages
         self._on_end = on_end

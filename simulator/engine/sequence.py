@@ -168,6 +168,8 @@ class Sequence:
 
     def carry_on(self, before: Sequence) -> None:
         """Take over what another sequence of the same request got done: its tokens, not its KV."""
+        self._output_tokens = before._output_tokens
+        self.load_tokens = before.load_tokens
         self.base_generated = before.base_generated
         self.computed_tokens = before.computed_tokens
         self.prefill_target = before.prefill_target

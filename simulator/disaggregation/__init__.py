@@ -1,0 +1,1 @@
+"""Prompts computed on some replicas, tokens generated on others, and KV sent from the one to the other."""

@@ -33,15 +33,21 @@ from policies.protocols import (
     Policy,
     PolicyError,
     QueueingPolicy,
+    ReschedulingPolicy,
     RoutingPolicy,
+    ScalingPolicy,
 )
 from policies.testing import (
     FakeArrival,
     FakeBlock,
     FakeCluster,
+    FakeEnded,
+    FakeLoad,
     FakeRanks,
     FakeReplica,
     FakeRequest,
+    FakeRescheduling,
+    FakeScaling,
     FakeTenants,
     Step,
 )
@@ -439,6 +445,67 @@ def check_places_every_expert(factory: Factory) -> None:
         assert {expert for rank in held for expert in rank} == set(range(experts)), "leaves an expert out"
 
 
+# ------------------------------------------------------------------------------------- rescheduling and scaling
+
+
+def _pools(seed: int) -> list[list[FakeLoad]]:
+    """Return pools with different loads: idle ones, even ones, crowded ones beside idle ones, one being drained."""
+    draws = random.Random(seed)
+    pools = []
+    for number in range(40):
+        loads = [draws.choice((0, 1, 5, 40, 95, 130)) for _ in range(draws.choice((1, 2, 3, 8)))]
+        pools.append([FakeLoad.of(3 * i, n, takes_requests=bool(number % 3 or i)) for i, n in enumerate(loads)])
+    return pools
+
+
+def check_moves_are_possible(factory: Factory) -> None:
+    """Check that moves name a decoding request at its replica that isn't on its way, and another that takes requests.
+
+    And that each request is named once, and two instances decide the same.
+    """
+    policy, other = factory(), factory()
+    assert isinstance(policy, ReschedulingPolicy) and isinstance(other, ReschedulingPolicy), (
+        f"is a {policy.kind} policy"
+    )
+    assert policy.interval() > 0, f"wants a round every {policy.interval()} seconds"
+    for number, loads in enumerate(_pools(5)):
+        on_their_way = frozenset(load.requests[0].request_id for load in loads[::2] if load.requests)
+        view = FakeRescheduling(loads, on_their_way, now_s=number / 2)
+        moves = list(policy.decide(view))
+        assert moves == list(other.decide(view)), "two instances decided differently"
+        by_number = {load.replica: load for load in loads}
+        for move in [*moves, *filter(None, (policy.follow(move, view) for move in moves))]:
+            assert move.source in by_number, f"moves from replica {move.source}, which there is none of"
+            assert move.source != move.destination, f"moves request {move.request_id} to where it is"
+            there = {request.request_id: request for request in by_number[move.source].requests}
+            assert move.request_id in there, f"moves request {move.request_id}, which isn't at {move.source}"
+            assert there[move.request_id].is_decoding, f"moves request {move.request_id}, which doesn't decode"
+            assert move.request_id not in on_their_way, f"moves request {move.request_id}, which is on its way"
+            taker = by_number.get(move.destination)
+            assert taker is not None and taker.takes_requests, f"moves to {move.destination}, which takes none"
+        named = [move.request_id for move in moves]
+        assert len(named) == len(set(named)), "moves one request twice"
+
+
+def check_scales(factory: Factory) -> None:
+    """Check that the answer is a whole number from 0, and the replica to stop is one that serves."""
+    policy, other = factory(), factory()
+    assert isinstance(policy, ScalingPolicy) and isinstance(other, ScalingPolicy), f"is a {policy.kind} policy"
+    assert policy.interval() > 0, f"wants to decide every {policy.interval()} seconds"
+    for number, loads in enumerate([*_pools(6), []]):
+        serving = [load for load in loads if load.takes_requests]
+        ended = [FakeEnded(10.0 * number - i, 0.1 * (i % 7), 0.01 * (i % 9)) for i in range(number % 5 * 10, 0, -1)]
+        view = FakeScaling(
+            serving, num_starting=number % 2, now_s=10.0 * number, all_ended=ended, num_unrouted=0 if serving else 3
+        )
+        wanted = policy.decide(view)
+        assert isinstance(wanted, int) and wanted >= 0, f"wants {wanted!r} replicas"
+        assert other.decide(view) == wanted, "two instances decided differently"
+        if serving:
+            stopped = policy.stop(view)
+            assert stopped in {load.replica for load in serving}, f"stops replica {stopped}, which doesn't serve"
+
+
 # ---------------------------------------------------------------------------------------------- KV eviction
 
 
@@ -503,6 +570,8 @@ CHECKS: dict[str, tuple[Callable[[Factory], None], ...]] = {
     "routing": (*_EVERY, check_routes_to_replicas, check_same_seed_same_routes, check_follows_replica_count),
     "balancing": (*_EVERY, check_chooses_ranks),
     "parallelism": (*_EVERY, check_places_every_expert),
+    "rescheduling": (*_EVERY, check_moves_are_possible),
+    "scaling": (*_EVERY, check_scales),
     "kv_eviction": (*_EVERY, check_ranks),
     "kv_budget": (*_EVERY, check_budgets),
 }

@@ -463,6 +463,108 @@ class StepTimer(Protocol):
         ...
 
 
+class RunningRequestView(Protocol):
+    """A running request of a replica, as of the last step that ended."""
+
+    @property
+    def request_id(self) -> int:
+        """Row of the request in the trace."""
+        ...
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Length of the prompt."""
+        ...
+
+    @property
+    def context_tokens(self) -> int:
+        """Tokens whose keys and values the replica holds for it."""
+        ...
+
+    @property
+    def predicted_output_tokens(self) -> float:
+        """The predictor's estimate of the output length; NaN without a predictor."""
+        ...
+
+    @property
+    def priority(self) -> int:
+        """Smaller is more urgent; 0 where the trace has none."""
+        ...
+
+    @property
+    def is_decoding(self) -> bool:
+        """Whether its prefill is complete."""
+        ...
+
+
+class ReplicaLoadView(Protocol):
+    """What a replica reports of its load, as of the last step that ended: for whoever stands outside and may ask."""
+
+    @property
+    def replica(self) -> int:
+        """Which replica it is."""
+        ...
+
+    @property
+    def takes_requests(self) -> bool:
+        """Whether routers may choose it; one that is up and takes none is being drained."""
+        ...
+
+    @property
+    def block_size(self) -> int:
+        """Tokens of a KV block."""
+        ...
+
+    @property
+    def total_blocks(self) -> int:
+        """KV blocks in all."""
+        ...
+
+    @property
+    def used_blocks(self) -> int:
+        """KV blocks that running requests hold."""
+        ...
+
+    @property
+    def free_blocks(self) -> int:
+        """The other ones, those with cached contents included."""
+        ...
+
+    @property
+    def max_num_seqs(self) -> int:
+        """Most requests that run at a time."""
+        ...
+
+    @property
+    def num_running(self) -> int:
+        """Requests that hold KV."""
+        ...
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests that were sent here and don't run: in the queue, or swapped out."""
+        ...
+
+    @property
+    def num_preempted(self) -> int:
+        """Those of them that ran before. O(waiting)."""
+        ...
+
+    @property
+    def waiting_blocks(self) -> int:
+        """KV blocks that all of them need to start. O(waiting)."""
+        ...
+
+    @property
+    def first_waiting_blocks(self) -> int:
+        """KV blocks that the one who is to start next needs; 0 if nobody waits."""
+        ...
+
+    def running(self) -> Sequence[RunningRequestView]:
+        """Return the running requests in the order of their admission. O(batch)."""
+        ...
+
+
 class ClusterView(Protocol):
     """What a routing policy sees: the replicas that take requests now. Arrays have one element a replica, read-only.
 
@@ -492,6 +594,11 @@ class ClusterView(Protocol):
     @property
     def outstanding_tokens(self) -> npt.NDArray[np.int64]:
         """Prompt tokens plus predicted output tokens (0 without a predictor) of those requests."""
+        ...
+
+    @property
+    def loads(self) -> Sequence[ReplicaLoadView]:
+        """What the replicas report of themselves: for routers that replicas report to; costs more than the others."""
         ...
 
     @property
@@ -709,6 +816,154 @@ class RoutingPolicy(Policy):
     def route(self, request: ArrivalView, cluster: ClusterView) -> int:
         """Return the index of the replica, 0 to ``cluster.num_replicas - 1``."""
         raise NotImplementedError
+
+    def figures(self) -> Mapping[str, float]:
+        """Return figures of its own for the result, such as messages that it would have sent; by name with unit."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Move:
+    """Let a running request go on at another replica, its KV moved there.
+
+    Attributes
+    ----------
+    request_id
+        Which; it must decode at ``source``, and not be on its way already.
+    source, destination
+        Replicas by number; the destination must take requests.
+    """
+
+    request_id: int
+    source: int
+    destination: int
+
+
+class ReschedulingView(Protocol):
+    """What a rescheduling policy sees of the replicas of one pool that are up."""
+
+    @property
+    def now_s(self) -> float:
+        """The time."""
+        ...
+
+    @property
+    def replicas(self) -> Sequence[ReplicaLoadView]:
+        """Their loads, by number ascending, those that are being drained included."""
+        ...
+
+    def moving(self, replica: int) -> int:
+        """Return how many requests are on their way from a replica."""
+        ...
+
+    def is_moving(self, request_id: int) -> bool:
+        """Tell whether a request is on its way between replicas."""
+        ...
+
+
+@dataclass
+class ReschedulingPolicy(Policy):
+    """Chooses running requests that are to go on at another replica. One instance a pool; it may keep state."""
+
+    kind: ClassVar[str] = "rescheduling"
+
+    def interval(self) -> float:
+        """Return the time between two rounds, seconds."""
+        return 1.0
+
+    def decide(self, view: ReschedulingView) -> Sequence[Move]:
+        """Return the moves to begin now; asked in every round."""
+        raise NotImplementedError
+
+    def follow(self, move: Move, view: ReschedulingView) -> Move | None:
+        """Return what to move next between the two replicas of a move that has ended; None: wait for the next round."""
+        return None
+
+
+class EndedView(Protocol):
+    """A request that ended, as a scaling policy may see it."""
+
+    @property
+    def end_s(self) -> float:
+        """When it ended."""
+        ...
+
+    @property
+    def ttft_s(self) -> float:
+        """First token minus arrival; infinite where it got none."""
+        ...
+
+    @property
+    def tpot_s(self) -> float:
+        """Mean time of the output tokens after the first; 0 where there are none."""
+        ...
+
+
+class ScalingView(Protocol):
+    """What a scaling policy sees of one pool."""
+
+    @property
+    def now_s(self) -> float:
+        """The time."""
+        ...
+
+    @property
+    def min_replicas(self) -> int:
+        """Fewest replicas that the pool may have."""
+        ...
+
+    @property
+    def max_replicas(self) -> int:
+        """Most replicas that the pool may have."""
+        ...
+
+    @property
+    def replicas(self) -> Sequence[ReplicaLoadView]:
+        """Loads of those that serve, by number ascending, without those that start or are being drained."""
+        ...
+
+    @property
+    def num_starting(self) -> int:
+        """Replicas that were asked for and don't serve yet."""
+        ...
+
+    @property
+    def num_draining(self) -> int:
+        """Replicas that take no requests any more and end what they have."""
+        ...
+
+    @property
+    def num_unrouted(self) -> int:
+        """Requests that wait because no replica takes any."""
+        ...
+
+    @property
+    def longest_wait_s(self) -> float:
+        """How long the request has waited that has waited longest for its first token, seconds; 0 if none does."""
+        ...
+
+    def ended(self, window_s: float) -> Sequence[EndedView]:
+        """Return the pool's requests that ended in the last so many seconds, in that order."""
+        ...
+
+
+@dataclass
+class ScalingPolicy(Policy):
+    """Chooses how many replicas a pool has. One instance a pool; it may keep state."""
+
+    kind: ClassVar[str] = "scaling"
+
+    def interval(self) -> float:
+        """Return the time between two decisions, seconds."""
+        return 10.0
+
+    def decide(self, view: ScalingView) -> int:
+        """Return how many replicas the pool is to have, those that start included; it is held within its bounds."""
+        raise NotImplementedError
+
+    def stop(self, view: ScalingView) -> int:
+        """Return the number of the replica to drain, one of ``view.replicas``; that with the fewest requests."""
+        return min(view.replicas, key=lambda load: (load.num_running + load.num_waiting, -load.replica)).replica
 
 
 class RanksView(Protocol):

@@ -670,6 +670,110 @@ class FakeArrival:
 
 
 @dataclass(frozen=True)
+class FakeRunning:
+    """A running request; see `policies.protocols.RunningRequestView`."""
+
+    request_id: int
+    context_tokens: int = 100
+    priority: int = 0
+    is_decoding: bool = True
+    prompt_tokens: int = 50
+    predicted_output_tokens: float = math.nan
+
+
+@dataclass(frozen=True)
+class FakeLoad:
+    """A replica's load; see `policies.protocols.ReplicaLoadView`."""
+
+    replica: int = 0
+    requests: tuple[FakeRunning, ...] = ()
+    used_blocks: int = 0
+    total_blocks: int = 1000
+    block_size: int = 16
+    max_num_seqs: int = 64
+    num_waiting: int = 0
+    num_preempted: int = 0
+    waiting_blocks: int = 0
+    first_waiting_blocks: int = 0
+    takes_requests: bool = True
+
+    @property
+    def free_blocks(self) -> int:
+        """Blocks that nobody holds."""
+        return self.total_blocks - self.used_blocks
+
+    @property
+    def num_running(self) -> int:
+        """Running requests."""
+        return len(self.requests)
+
+    def running(self) -> Sequence[FakeRunning]:
+        """Return them."""
+        return self.requests
+
+    @classmethod
+    def of(cls, replica: int, requests: int, *, takes_requests: bool = True) -> FakeLoad:
+        """Return the load of a replica with so many requests of ten blocks, of which the first 90 run."""
+        running = min(requests, 90)
+        waiting = requests - running
+        return cls(
+            replica,
+            tuple(FakeRunning(1000 * replica + i, 160 - i, i % 2, i % 5 != 4) for i in range(running)),
+            used_blocks=10 * running,
+            num_waiting=waiting,
+            waiting_blocks=10 * waiting,
+            first_waiting_blocks=min(10 * waiting, 10),
+            takes_requests=takes_requests,
+        )
+
+
+@dataclass(frozen=True)
+class FakeEnded:
+    """A request that ended; see `policies.protocols.EndedView`."""
+
+    end_s: float
+    ttft_s: float
+    tpot_s: float
+
+
+@dataclass(frozen=True)
+class FakeRescheduling:
+    """A pool as a rescheduling policy sees it; see `policies.protocols.ReschedulingView`."""
+
+    replicas: Sequence[FakeLoad]
+    on_their_way: frozenset[int] = frozenset()
+    now_s: float = 0.0
+
+    def moving(self, replica: int) -> int:
+        """Return how many of a replica's requests are on their way."""
+        mine = next(load for load in self.replicas if load.replica == replica)
+        return sum(request.request_id in self.on_their_way for request in mine.requests)
+
+    def is_moving(self, request_id: int) -> bool:
+        """Tell whether a request is on its way."""
+        return request_id in self.on_their_way
+
+
+@dataclass(frozen=True)
+class FakeScaling:
+    """A pool as a scaling policy sees it; see `policies.protocols.ScalingView`."""
+
+    replicas: Sequence[FakeLoad]
+    min_replicas: int = 1
+    max_replicas: int = 8
+    num_starting: int = 0
+    num_draining: int = 0
+    num_unrouted: int = 0
+    longest_wait_s: float = 0.0
+    now_s: float = 0.0
+    all_ended: Sequence[FakeEnded] = ()
+
+    def ended(self, window_s: float) -> Sequence[FakeEnded]:
+        """Return those of the window."""
+        return [each for each in self.all_ended if each.end_s > self.now_s - window_s]
+
+
+@dataclass(frozen=True)
 class FakeCluster:
     """A cluster as a router sees it; see `policies.protocols.ClusterView`. The arrays are read-only."""
 
@@ -688,6 +792,13 @@ class FakeCluster:
     def replica_ids(self) -> Sequence[int]:
         """Their numbers: ``ids``, or 0, 1, ..."""
         return self.ids or range(self.num_replicas)
+
+    @property
+    def loads(self) -> Sequence[FakeLoad]:
+        """As if each outstanding request held or wanted ten of 1,000 blocks."""
+        return [
+            FakeLoad.of(index, int(n)) for index, n in zip(self.replica_ids, self.outstanding_requests, strict=True)
+        ]
 
     @classmethod
     def of(cls, requests: Sequence[int], tokens: Sequence[int] | None = None, seed: int = 0) -> FakeCluster:

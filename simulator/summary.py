@@ -106,6 +106,7 @@ def summarize(data: RunData, rows: Rows) -> dict[str, Any]:
         "prefix_cache": _prefix_cache(inside, [r.kv.caches_prefixes for r in cluster.replicas]),
         "shared_prefix_attention": shared_prefix_section(cluster),
         "attention_data_parallel": describe_lockstep(data),
+        "router": {"policy": data.cluster.router.name, "figures": dict(data.cluster.router.figures())},
         **_features(data),
         "links": describe_links(cluster.network, cluster.end_ns),
         "memory": _memory(data),

@@ -16,6 +16,7 @@ from simpy.events import Event
 from policies.protocols import PolicyError, RoutingPolicy
 from simulator.engine.clock import ARRIVALS, NS_PER_S, Boundary, Callbacks, Environment
 from simulator.engine.control import Control, Feature
+from simulator.engine.load import ReplicaLoad
 from simulator.engine.lockstep import lockstep_groups
 from simulator.engine.rank_routing import RankRouting
 from simulator.engine.recorder import Outcome, Recorder
@@ -105,6 +106,8 @@ class Cluster:
     ----------
     network
         The links; None where no feature has asked for them.
+    loads
+        What each replica reports of its load.
     """
 
     __slots__ = (
@@ -130,6 +133,7 @@ class Cluster:
         "events",
         "in_system_ns",
         "last_event_ns",
+        "loads",
         "lockstep",
         "make_network",
         "network",
@@ -175,6 +179,7 @@ class Cluster:
             Replica(self.env, i, config, self.recorder, self._ended, fast_forward=fast_forward)
             for i, config in enumerate(configs)
         ]
+        self.loads = tuple(ReplicaLoad(replica, self._takes_requests) for replica in self.replicas)
         self.lockstep = lockstep_groups(configs, self.replicas)
         self._configs = configs
         self.router = self.by_rank(router)
@@ -209,6 +214,9 @@ class Cluster:
         if not self.lockstep or isinstance(router, RankRouting):
             return router
         return RankRouting(router, self.replicas, self.lockstep, self._configs)
+
+    def _takes_requests(self, index: int) -> bool:
+        return self.control is None or self.control.takes_requests(index)
 
     @property
     def is_over(self) -> bool:

@@ -28,6 +28,7 @@ from simulator.engine.sequence import MOVING, Sequence
 
 if TYPE_CHECKING:
     from simulator.engine.cluster import Cluster
+    from simulator.engine.load import ReplicaLoad
     from simulator.engine.replica import Replica
     from simulator.network.cluster_network import ClusterNetwork
 
@@ -114,6 +115,11 @@ class Scope:
     @property
     def outstanding_tokens(self) -> npt.NDArray[np.int64]:
         return self._control.cluster.outstanding_tokens[self._at]
+
+    @property
+    def loads(self) -> SequenceOf[ReplicaLoad]:
+        loads = self._control.cluster.loads
+        return [loads[index] for index in self.replica_ids]
 
     def choose(self, sequence: Sequence) -> int | None:
         """Return the replica that the policy chooses for a request; None if none takes any."""

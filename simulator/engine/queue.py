@@ -84,14 +84,18 @@ class KeyedQueue:
     def first(self) -> Sequence:
         return self._heap[0][3]
 
-    def push(self, sequence: Sequence) -> bool:
+    def key(self, sequence: Sequence) -> float:
+        """Return the policy's key of a request."""
         key = self._policy.key(sequence)
         if key != key:
             raise PolicyError(
                 f"queueing policy {self._policy.name!r} orders by predicted length, but the scenario has no predictor: "
                 "set predictor to 'oracle' or 'noisy'"
             )
-        sequence.queue_key = key
+        return key
+
+    def push(self, sequence: Sequence) -> bool:
+        sequence.queue_key = self.key(sequence)
         self._push(sequence)
         return self.first is sequence
 

@@ -6,6 +6,7 @@ own balancing policy's decision. In the cluster each rank is a replica, so what 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence as SequenceOf
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -13,7 +14,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from policies.protocols import ArrivalView, BalancingPolicy, ClusterView, PolicyError, RoutingPolicy
+from policies.protocols import (
+    ArrivalView,
+    BalancingPolicy,
+    ClusterView,
+    PolicyError,
+    ReplicaLoadView,
+    RoutingPolicy,
+)
+from simulator.engine.load import WholeLoad
 
 if TYPE_CHECKING:
     from simulator.engine.lockstep import Lockstep
@@ -54,6 +63,12 @@ class WholeReplicas:
     @property
     def outstanding_tokens(self) -> npt.NDArray[np.int64]:
         return np.asarray(np.add.reduceat(self._cluster.outstanding_tokens, self._firsts))
+
+    @property
+    def loads(self) -> SequenceOf[ReplicaLoadView]:
+        ranks = self._cluster.loads
+        ends = [*self._firsts[1:].tolist(), len(ranks)]
+        return [WholeLoad(ranks[first:end]) for first, end in zip(self._firsts.tolist(), ends, strict=True)]
 
     @property
     def rng(self) -> np.random.Generator:
@@ -129,6 +144,10 @@ class RankRouting(RoutingPolicy):
             self._choosers[group.first] = make()
             self._first_of |= {replica.index: group.first for replica in group.ranks}
         self._known: dict[tuple[int, ...], list[list[int]]] = {}
+
+    def figures(self) -> Mapping[str, float]:
+        """Return the router's own."""
+        return self._router.figures()
 
     def route(self, request: ArrivalView, cluster: ClusterView) -> int:
         """Return the place of a rank among those that the cluster shows."""

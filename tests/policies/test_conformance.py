@@ -32,6 +32,9 @@ VARIANTS = [
     ("batching", "static", {"batch_size": 1}),
     ("queueing", "sjf", {"ageing_tokens_per_s": 2.0}),
     ("routing", "prefix-aware", {"max_blocks": 1}),
+    ("routing", "dodoor", {"loads": "probed", "beta": 0.5}),
+    ("routing", "llumnix", {"queue": "first"}),
+    ("rescheduling", "llumnix", {"high_priority": 0, "request": "last"}),
 ]
 
 

@@ -286,6 +286,7 @@ def test_summary_keys() -> None:
         "prefix_cache",
         "shared_prefix_attention",
         "attention_data_parallel",
+        "router",
         *SECTIONS,
         "links",
         "memory",

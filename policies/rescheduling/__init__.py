@@ -1,0 +1,1 @@
+"""Rescheduling policies: which running requests go on at another replica."""

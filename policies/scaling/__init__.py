@@ -1,0 +1,1 @@
+"""Scaling policies: how many replicas a pool has."""

@@ -64,6 +64,8 @@ class Rows:
     replica: npt.NDArray[np.int32]
     outcome: npt.NDArray[np.int8]
     code: Ints
+    attempts: npt.NDArray[np.int16]
+    migrations: npt.NDArray[np.int16]
 
     def __len__(self) -> int:
         return len(self.row)
@@ -105,6 +107,8 @@ def arrived_rows(cluster: Cluster) -> Rows:
         replica=pick(columns["replica"]),
         outcome=pick(columns["outcome"]),
         code=pick(np.asarray(workload.class_codes, dtype=np.int64)),
+        attempts=pick(columns["attempts"]),
+        migrations=pick(columns["migrations"]),
     )
 
 

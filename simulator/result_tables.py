@@ -39,6 +39,8 @@ REQUEST_COLUMNS: dict[str, str] = {
     "class": "category",
     "outcome": "category",
     "reason": "string?",
+    "attempts": "int64",
+    "migrations": "int64",
 }
 """Columns of ``requests`` and their types (``?``: may be null), one row a request that arrived, in trace order.
 
@@ -49,6 +51,8 @@ REQUEST_COLUMNS: dict[str, str] = {
 - ``output_tokens`` are those generated, also where the request didn't finish.
 - ``itl_max_s`` is the largest gap between two of its output tokens, null where there is none.
 - ``reason`` says why a request didn't finish.
+- ``attempts`` is how often it was begun with nothing (by its client, or by the server after a loss): times, tokens and
+  ``cached_tokens`` are those of the last attempt; ``migrations`` is how often it moved with its KV.
 """
 
 TIMESERIES_COLUMNS: dict[str, str] = {
@@ -122,6 +126,8 @@ def requests_table(rows: Rows, class_names: Sequence[str], reasons: Mapping[int,
         "class": _categories(code_of_name[rows.code], names),
         "outcome": _categories(rows.outcome.astype(np.int32), list(OUTCOMES.values())),
         "reason": _reason_column(rows, reasons),
+        "attempts": from_numpy(rows.attempts.astype(np.int64)),
+        "migrations": from_numpy(rows.migrations.astype(np.int64)),
     }
     return pa.table(columns, schema=schema("requests"))
 

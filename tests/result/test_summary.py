@@ -364,6 +364,8 @@ def request_rows(draw: st.DrawFn) -> dict[str, Any]:
         "replica": 0,
         "outcome": int(outcome),
         "code": 0,
+        "attempts": 1,
+        "migrations": 0,
     }
 
 

@@ -32,6 +32,8 @@ REQUEST_DTYPES = {
     "class": "category",
     "outcome": "category",
     "reason": "string",
+    "attempts": "int64",
+    "migrations": "int64",
 }
 TIMESERIES_DTYPES = {
     "t_s": "float64",
@@ -72,6 +74,8 @@ def test_requests_of_two_and_a_rejected_one() -> None:
         assert pd.isna(rejected[name])
     assert "leaves no room" in rejected["reason"]
     assert frame["reason"].isna().tolist() == [True, True, False]
+    assert frame["attempts"].tolist() == [1, 1, 1]
+    assert frame["migrations"].tolist() == [0, 0, 0]
 
 
 def test_classes_by_name_also_where_two_codes_share_one() -> None:
@@ -141,6 +145,8 @@ def one_row(prompt: int, output: int, cached: int) -> Rows:
         replica=column(0),
         outcome=column(1),
         code=column(0),
+        attempts=column(1),
+        migrations=column(0),
     )
 
 

@@ -30,6 +30,8 @@ def rows_of(table: list[tuple[int, int, int, int, int, int]]) -> Rows:
         replica=zeros,
         outcome=np.full(n, Outcome.FINISHED),
         code=zeros,
+        attempts=np.ones(n, dtype=np.int64),
+        migrations=zeros,
     )
 
 

@@ -240,6 +240,8 @@ class Lane:
                 return False
             self._release_ended()
             self._known_until_ns = now
+            if self._pending:
+                self._do_pending(now)  # a place was given back, and nobody may come to wake this lane for it
         repeatable = plan.repeatable and replica.fast_forward and not self._pending
         if self._ended:
             self._release_ended()

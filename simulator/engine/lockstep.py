@@ -97,9 +97,12 @@ class RankLane(Lane):
             return self._start_next(now)
         queue, self.waiting = self.waiting, Closed(self.waiting)
         try:
-            return self._start_next(now)
+            started = self._start_next(now)
         finally:
             self.waiting = queue
+        if not started and queue:
+            self._idle = False  # what it decoded was taken away: it begins with those who wait
+        return started
 
     def state(self, now: int) -> RankState:
         """Return what the balance of prefills looks at."""
@@ -128,9 +131,14 @@ class RankLane(Lane):
         self._apply(end_ns)
 
     def lose(self, now: int) -> None:
-        """Stop dead; the other ranks' step goes on without it."""
-        self._lockstep.leave(self)
+        """Stop dead; the other ranks' step goes on to its end."""
+        self._lockstep.leave(self, now)
         super().lose(now)
+
+    @property
+    def is_changing(self) -> bool:
+        """Whether composing changes its `state` besides admissions: places given back, what is done between steps."""
+        return bool(self._pending or self._ended)
 
     @property
     def awake(self) -> bool:
@@ -247,6 +255,8 @@ class Lockstep:
             if self._balance is not None:
                 self._decision = decision = self._balance.decide([lane.state(now) for lane in self.lanes])
                 hold, self._most_steps = decision.hold, min(self._most_steps, decision.most_steps)
+                if any(lane.is_changing for lane in self.lanes):
+                    self._most_steps = 1
             active = [(rank, lane) for rank, lane in enumerate(self.lanes) if lane.compose_at(now, hold)]
             self.ran = [False] * len(self.lanes)
         self._composing = False
@@ -291,9 +301,10 @@ class Lockstep:
             if lane not in self._lost:
                 lane.apply_at(end)
 
-    def leave(self, lane: RankLane) -> None:
-        """Let a rank that stops dead have no part in the rest of the run in flight."""
+    def leave(self, lane: RankLane, now: int) -> None:
+        """Let a rank that stops dead have no part in the rest of the step in flight, nor in steps after it."""
         self._lost.add(lane)
+        self.cut(now)
 
     def _count(self, steps: int, end: int) -> None:
         """Add the steps done of the run in flight to the counters."""

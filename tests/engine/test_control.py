@@ -285,3 +285,14 @@ def test_with_pipeline_stages_nothing_is_lost(requests: list[Request], acts: lis
     acts = [act for act in acts if act[1] == "lose"]
     cluster = simulate_acts(requests, acts, stages=2, replicas=2, max_len=320)
     check_invariants(cluster, drained=True)
+
+
+def test_a_place_given_back_by_the_last_requests_goes_to_one_that_moves_in() -> None:
+    # Replica 1 holds one request at a time, and its only one ends as the other, copied meanwhile, asks to run there.
+    # With asynchronous scheduling the place is given back while the next step, an empty one, is composed.
+    requests = [Request(0, 20, 30), Request(0, 20, 6)]
+    for at in range(20, 62, 3):
+        cluster = simulate_acts(
+            requests, [(at * MS, "move", 0, 1)], replicas=2, seqs=1, async_scheduling=True, blocks=40
+        )
+        assert cluster.recorder.columns["outcome"].tolist() == [Outcome.FINISHED] * 2

@@ -14,6 +14,7 @@ from policies import registry
 from policies.protocols import RoutingPolicy
 from simulator.cost.together import LockstepTimes
 from tests.engine.support import MS, LinearCost, Request, fingerprint, simulate, times_ms
+from tests.engine.test_control import ACTS, REQUESTS, simulate_acts
 from tests.engine.test_fast_forward import workloads
 
 
@@ -181,3 +182,37 @@ def test_prompts_wait_no_longer_than_the_timeout():
     # Steps 2 to 5 hold it or have nobody to hold (count 4 after step 5); with step 6 the count reaches 5.
     assert cluster.recorder.columns["scheduled_ns"][2] == ends[4]
     assert cluster.lockstep[0].counters.held_steps == 3
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+@settings(max_examples=40, deadline=None)
+@given(requests=REQUESTS, acts=ACTS, ranks=st.sampled_from([2, 3]), prefill_balance=st.sampled_from([None, (4, 1)]))
+def test_with_requests_moved_and_ranks_lost_or_slow_fast_forward_equals_stepwise(
+    requests: list[Request], acts: Any, ranks: int, prefill_balance: tuple[int, int] | None, overlap: bool
+) -> None:
+    fast, slow = (
+        simulate_acts(
+            requests,
+            acts,
+            cost=JointLinear(10 * MS, token=1000, kv=100),
+            ranks=ranks,
+            replicas=2,
+            async_scheduling=overlap,
+            prefill_balance=prefill_balance,
+            blocks=40,
+            budget=64,
+            max_len=320,
+            fast_forward=fast,
+        )
+        for fast in (True, False)
+    )
+    assert lockstep_print(fast) == lockstep_print(slow)
+
+
+def test_a_slow_rank_slows_all() -> None:
+    # Steps of 10 + 4 + 1 ms; from 20 ms on rank 0 takes half as long again, in its own part and in its experts.
+    cluster = simulate_acts(
+        [Request(0, 1, 3), Request(0, 1, 3)], [(16 * MS, "slow", 0, 50)], ranks=2, cost=JointLinear(10 * MS)
+    )
+    first = 15 * MS + 2
+    assert cluster.recorder.columns["last_token_ns"].tolist() == [first + first + (15 * MS + 6 * MS + 3 + 1 * MS)] * 2

@@ -243,6 +243,7 @@ class Replica:
 
         Its progress is written back to it. With pipeline stages the batch that it is in must not be in flight.
         """
+        self.swap_space.forget(sequence)
         state = sequence.state
         if state is WAITING:
             for entry in self.arriving:
@@ -254,11 +255,9 @@ class Replica:
         if state is SWAPPED:
             if not self.lanes[0].drop_copy(sequence):
                 self.swapped.remove(sequence)
-            self.swap_space.forget(sequence)
         else:
             self.detach(sequence)
             self.kv.release(sequence)
-            self.swap_space.forget(sequence)
 
     def detach(self, sequence: Sequence) -> None:
         """Take a running request off its lane between two steps; it keeps its KV (`Sequence.state` is MOVING)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,7 +14,8 @@ from policies import registry
 from policies.protocols import UNBOUNDED, BatchingPolicy, PolicyError, ReplicaView, StepPlan
 from simulator.engine.links import Link
 from simulator.engine.swap import NO_CALLS, SwapConfig, SwapSpace
-from tests.engine.support import MS, LinearCost, Request, fingerprint, simulate, times_ms
+from tests.engine.support import MS, LinearCost, Request, check_invariants, fingerprint, simulate, times_ms
+from tests.engine.test_control import ACTS, REQUESTS, simulate_acts
 from tests.engine.test_fast_forward import COST, workloads
 
 BLOCK = 1000
@@ -233,3 +234,32 @@ def test_urgency_of_the_markov_pattern_persists_and_of_the_random_one_does_not()
         after = [policy._urgency(request)[0] for request in requests]
         assert np.mean(np.equal(before, after)) == pytest.approx(kept, abs=0.03)
         assert np.mean(before) == pytest.approx(0.5, abs=0.03)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    requests=REQUESTS,
+    acts=ACTS,
+    period=st.sampled_from([1, 4]),
+    keep=st.booleans(),
+    queueing=st.sampled_from(["fcfs", "vtc"]),
+)
+def test_requests_lost_moved_or_withdrawn_while_they_are_copied(
+    requests: list[Request], acts: list[tuple[int, str, int, int]], period: int, keep: bool, queueing: str
+) -> None:
+    """Nothing is lost or doubled, and a fast-forwarded run is a stepwise one."""
+    requests = [replace(request, tenant=f"t{row % 3}") for row, request in enumerate(requests)]
+    common: dict[str, Any] = {
+        "policy": fastswitch(pattern="random", update_period=period),
+        "queueing": lambda: registry.make("queueing", queueing),
+        "cost": LinearCost(10 * MS, token=1000, kv=100),
+        "max_len": 320,
+        "blocks": 24,
+        "replicas": 2,
+        "swap_blocks": 100,
+        "swap": SwapConfig(keep_copies=keep),
+        "link": Link("test", 1e5, 0.0),
+    }
+    fast, slow = (simulate_acts(requests, acts, fast_forward=fast, **common) for fast in (True, False))
+    check_invariants(fast, drained=True)
+    assert fingerprint(fast) == fingerprint(slow)

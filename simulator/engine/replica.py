@@ -261,6 +261,7 @@ class Replica:
 
     def detach(self, sequence: Sequence) -> None:
         """Take a running request off its lane between two steps; it keeps its KV (`Sequence.state` is MOVING)."""
+        self.swap_space.forget(sequence)
         if sequence.state is not MOVING:
             self.lane_of(sequence).detach(sequence)
 

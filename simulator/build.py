@@ -188,6 +188,8 @@ def build(resolved: Resolved, trace: Trace, *, stepwise: bool = False, keep_batc
 
 def _policies(resolved: Resolved) -> tuple[type[Policy], ...]:
     refs: list[PolicyRef] = [resolved.scenario.router]
+    if resolved.scenario.disaggregation is not None:
+        refs.append(resolved.scenario.disaggregation.decode_router)
     for each in resolved.pools:
         pool = each.pool
         refs += [ref for ref in (pool.batching, pool.queueing, pool.kv_eviction, pool.kv_budget) if ref is not None]

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from simulator.disaggregation.telling import disaggregation_line
 from simulator.lockstep_result import lockstep_line
 
 if TYPE_CHECKING:
@@ -118,6 +119,8 @@ def details(summary: Mapping[str, Any]) -> Iterator[Line]:
         yield "Ranks", ranks, ""
     if (shared := summary["shared_prefix_attention"]).get("read_share") is not None:
         yield "Shared KV", f"decodes read {percent(shared['read_share'])} of the KV that each alone would have read", ""
+    if summary["disaggregation"]:
+        yield "Handover", disaggregation_line(summary["disaggregation"]), ""
     if summary["links"]["links"]:
         yield "Links", _links(summary["links"]["links"]), ""
     for name, place in (summary["offload"]["pools"] or {}).items():

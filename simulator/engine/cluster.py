@@ -21,7 +21,7 @@ from simulator.engine.lockstep import lockstep_groups
 from simulator.engine.rank_routing import RankRouting
 from simulator.engine.recorder import Outcome, Recorder
 from simulator.engine.replica import Replica, ReplicaConfig
-from simulator.engine.sequence import ENDED, Sequence
+from simulator.engine.sequence import ENDED, Sequence, load_of
 
 if TYPE_CHECKING:
     from simulator.network.cluster_network import ClusterNetwork
@@ -306,15 +306,14 @@ class Cluster:
 
     def send(self, sequence: Sequence, index: int, now: int) -> None:
         """Hand a request over to a replica."""
-        prompt, predicted = sequence.prompt_tokens, sequence.predicted_output_tokens
-        weight = prompt if predicted != predicted else prompt + round(predicted)
+        weight = load_of(sequence)
         self.recorder.replica[sequence.request_id] = sequence.replica = index
         sequence.load_tokens = weight
         sequence.on_replica = True
         self._requests[index] += 1
         self._tokens[index] += weight
         replica = self.replicas[index]
-        room = replica.limits.max_model_len - prompt
+        room = replica.limits.max_model_len - sequence.prompt_tokens
         truncated = 0 < room < sequence._output_tokens
         if truncated:
             sequence._output_tokens = room  # the engine ends it at max_model_len

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from policies.protocols import PolicyError, RoutingPolicy
 from simulator.engine.clock import ARRIVALS, NS_PER_S, Boundary
 from simulator.engine.recorder import Outcome
-from simulator.engine.sequence import MOVING, Sequence
+from simulator.engine.sequence import MOVING, Sequence, load_of
 
 if TYPE_CHECKING:
     from simulator.engine.cluster import Cluster
@@ -145,6 +145,9 @@ class Control:
     before_routing
         Asked in order of each request, with the sequence and the time, before it is routed; True: it was dealt with
         (rejected, kept back), and is not routed.
+    before_end
+        Asked in order of each request that a feature is about to end (`conclude`), with the sequence, the time, the
+        outcome and the reason; True: it was taken over (its client will try again), and doesn't end.
     on_end
         Called with the sequence, the time and the outcome when a request has ended for good; perhaps in a step.
     on_no_replica
@@ -161,14 +164,17 @@ class Control:
         self.cluster = cluster
         self.env = cluster.env
         number = len(cluster.replicas)
-        self._accepts = [True] * number
+        self._closed_by: list[set[str]] = [set() for _ in range(number)]
         self._alive = [True] * number
         self.live: dict[int, Sequence] = {}
         self.transits: dict[int, Transit] = {}
         self._homeless: dict[int, Sequence] = {}
+        self._stranded: dict[int, Sequence] = {}
         self._ticks = 0
+        self._idle_events = 0
         self.scopes: list[Scope] = []
         self.before_routing: list[Callable[[Sequence, int], bool]] = []
+        self.before_end: list[Callable[[Sequence, int, Outcome, str], bool]] = []
         self.on_end: list[Callable[[Sequence, int, Outcome], None]] = []
         self.on_members: list[Callable[[int], None]] = []
         self.on_no_replica: Callable[[Sequence, int], None] = self._wait_for_a_replica
@@ -229,6 +235,20 @@ class Control:
             self._ticks += 1
             self.at(interval_ns, partial(self._tick, interval_ns, act, idle))
 
+    def meanwhile(self, delay_ns: int, act: Callable[[], None]) -> None:
+        """Do something later, if requests are under way or to come then: what alone keeps no run going.
+
+        Where nothing but such events and ticks is to come, 1,000 of them are waited for, as `every` does.
+        """
+        self._ticks += 1
+        self.at(delay_ns, partial(self._meanwhile, act))
+
+    def _meanwhile(self, act: Callable[[], None]) -> None:
+        self._ticks -= 1
+        self._idle_events = self._idle_events + 1 if len(self.env._queue) <= self._ticks else 0
+        if self._idle_events < _IDLE_TICKS and not self.cluster.is_over:
+            act()
+
     def cancel(self, event: Boundary) -> None:
         """Let an event that has not come do nothing."""
         event.callbacks = []
@@ -236,25 +256,37 @@ class Control:
     # ------------------------------------------------------------------------------------ replicas come and go
 
     def takes_requests(self, index: int) -> bool:
-        """Tell whether routers may choose a replica."""
-        return self._accepts[index]
+        """Tell whether routers may choose a replica: whether nobody keeps it closed."""
+        return not self._closed_by[index]
 
     def is_alive(self, index: int) -> bool:
         """Tell whether a replica is up: whether what is sent there gets there."""
         return self._alive[index]
 
-    def open(self, index: int) -> None:
-        """Let routers choose a replica."""
-        self._set_accepts(index, True)
+    def open(self, index: int, by: str = "") -> None:
+        """Let routers choose a replica again, as far as the one who closed it is concerned; others may keep it so."""
+        self._set_closed(index, by, False)
 
-    def close(self, index: int) -> None:
-        """Let routers choose a replica no more; what is there stays, and ends there."""
-        self._set_accepts(index, False)
+    def close(self, index: int, by: str = "") -> None:
+        """Let routers choose a replica no more; what is there stays, and ends there.
 
-    def _set_accepts(self, index: int, accepts: bool) -> None:
-        if self._accepts[index] == accepts:
+        Parameters
+        ----------
+        by
+            Who: the name of a feature. Until all who closed it have opened it, it is closed.
+        """
+        self._set_closed(index, by, True)
+
+    def _set_closed(self, index: int, by: str, closed: bool) -> None:
+        closers = self._closed_by[index]
+        accepted = not closers
+        if closed:
+            closers.add(by)
+        else:
+            closers.discard(by)
+        accepts = not closers
+        if accepts == accepted:
             return
-        self._accepts[index] = accepts
         for scope in self.scopes:
             scope.refresh()
         now = self.now_ns
@@ -275,12 +307,7 @@ class Control:
         self._alive[index] = False
         now = self.now_ns
         replica = self.cluster.replicas[index]
-        go_on = []
-        for transit in [transit for transit in self.transits.values() if index in transit.replicas]:
-            sequence = transit.abort(now)
-            del self.transits[sequence.request_id]
-            if sequence.replica != index or not sequence.on_replica:
-                go_on.append(transit)
+        go_on = self._abort_transits(index)
         here = (sequence for sequence in self.live.values() if sequence.replica == index and sequence.on_replica)
         lost = [sequence for sequence in here if sequence.state is MOVING]
         for sequence in lost:
@@ -295,6 +322,23 @@ class Control:
     def restore(self, index: int) -> None:
         """Let a replica that died be up again, empty; `open` lets routers choose it."""
         self._alive[index] = True
+        self.cluster.replicas[index].lanes[0].wake()  # for those who asked for something between its steps meanwhile
+
+    def abandon(self, index: int) -> None:
+        """Let requests on their way to a dead replica, that were sent since it died, hear that it is."""
+        now = self.now_ns
+        for transit in self._abort_transits(index):
+            transit.destination_lost(now)
+
+    def _abort_transits(self, index: int) -> list[Transit]:
+        """Stop what is under way from or to a replica; return what can go on elsewhere, its request not there."""
+        go_on = []
+        for transit in [transit for transit in self.transits.values() if index in transit.replicas]:
+            sequence = transit.abort(self.now_ns)
+            del self.transits[sequence.request_id]
+            if sequence.replica != index:
+                go_on.append(transit)
+        return go_on
 
     # ---------------------------------------------------------------------------------------------- requests
 
@@ -320,9 +364,47 @@ class Control:
         self._homeless[sequence.request_id] = sequence
 
     def send(self, sequence: Sequence, index: int, now: int) -> None:
-        """Send a request that is on no replica to one."""
+        """Send a request that is on no replica to one; it is stranded there if that is dead and nobody noticed yet."""
         self.live[sequence.request_id] = sequence
-        self.cluster.send(sequence, index, now)
+        if self._alive[index]:
+            self.cluster.send(sequence, index, now)
+        else:
+            self.strand(sequence, index)
+
+    def strand(self, sequence: Sequence, index: int) -> None:
+        """Let a request that is on no replica wait for an answer from a dead one, among whose requests it counts."""
+        sequence.load_tokens = load_of(sequence)
+        self.cluster.arrive_at(sequence, index)
+        sequence.on_replica = False
+        self.live[sequence.request_id] = self._stranded[sequence.request_id] = sequence
+
+    def recover(self, index: int) -> list[Sequence]:
+        """Return the requests that are stranded on a replica, in the order of arrival; they are nowhere then."""
+        found = [sequence for sequence in self._stranded.values() if sequence.replica == index]
+        for sequence in found:
+            transit = self.transits.pop(sequence.request_id, None)
+            if transit is not None:
+                transit.abort(self.now_ns)
+            self._leave_stranded(sequence.request_id)
+        return sorted(found, key=lambda sequence: sequence.arrival_order)
+
+    def _leave_stranded(self, row: int) -> bool:
+        sequence = self._stranded.pop(row, None)
+        if sequence is None:
+            return False
+        self.cluster.left(sequence)
+        return True
+
+    def hold(self, sequence: Sequence) -> Sequence:
+        """Keep a request that is on no replica for later; return what it is from now on, with the tokens it has.
+
+        Others who knew it before see that it is another one now, and leave it alone.
+        """
+        held = sequence.successor()
+        held.carry_on(sequence)
+        held.recompute()
+        self.live[sequence.request_id] = held
+        return held
 
     def replica_of(self, sequence: Sequence) -> Replica:
         """Return the replica that a sequence was last sent to."""
@@ -336,15 +418,12 @@ class Control:
         sequence = self.live.get(row)
         if sequence is None:
             return
-        if row in self._homeless:
-            del self._homeless[row]
-            then(sequence, self.now_ns)
-            return
         transit = self.transits.pop(row, None)
         if transit is not None:
             sequence = transit.abort(self.now_ns)
             self.live[row] = sequence
-        if not sequence.on_replica:
+        self._homeless.pop(row, None)
+        if self._leave_stranded(row) or not sequence.on_replica:
             then(sequence, self.now_ns)
             return
         self.replica_of(sequence).between_steps(partial(self._take_back, row, sequence, then))
@@ -377,8 +456,12 @@ class Control:
         self.route(following, now, scope)
 
     def conclude(self, sequence: Sequence, now: int, outcome: Outcome, reason: str) -> None:
-        """End a request that is on no replica."""
+        """End a request that is on no replica, unless somebody takes it over (`before_end`)."""
         self._homeless.pop(sequence.request_id, None)
+        self._leave_stranded(sequence.request_id)
+        for ask in self.before_end:
+            if ask(sequence, now, outcome, reason):
+                return
         self.cluster.conclude(sequence, now, outcome, reason)
 
     def ended(self, sequence: Sequence, now: int, outcome: Outcome) -> None:

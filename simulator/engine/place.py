@@ -25,7 +25,7 @@ class Place:
     sequence
         The request, as it stands on the replica that it comes from.
     index
-        Replica that it is to go to; it must be alive.
+        Replica that it is to go to; where it is dead, the blocks are there when it is up again at the earliest.
     tokens
         Context to keep room for.
     granted
@@ -73,6 +73,8 @@ class Place:
     def _ask(self, now: int) -> bool:
         if not self._is_open:
             return True
+        if not self._control.is_alive(self.index):
+            return False  # nobody answers until it is up again, or whoever asks gives up
         kv, coming = self._replica.kv, self._coming
         cached = kv.cached_tokens(coming)
         keep_free = self._keep_free_blocks

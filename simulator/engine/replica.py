@@ -372,6 +372,8 @@ class Replica:
         end_ns = start_ns
         free = self._stage_free_ns
         for stage, duration_ns in enumerate(self.cost.stage_ns(shape)):
+            if self.stretch != 1.0:
+                duration_ns = round(duration_ns * self.stretch)
             end_ns = max(end_ns, free[stage]) + duration_ns
             free[stage] = end_ns
         self.first_stage_free_ns = free[0]

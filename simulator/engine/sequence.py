@@ -217,3 +217,9 @@ class Sequence:
 
     def __repr__(self) -> str:
         return f"<request {self.request_id} {self.state.name.lower()}>"
+
+
+def load_of(sequence: Sequence) -> int:
+    """Return the tokens that a request counts among those outstanding on a replica: prompt and predicted output."""
+    prompt, predicted = sequence.prompt_tokens, sequence.predicted_output_tokens
+    return prompt if predicted != predicted else prompt + round(predicted)

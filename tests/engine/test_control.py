@@ -296,3 +296,123 @@ def test_a_place_given_back_by_the_last_requests_goes_to_one_that_moves_in() -> 
             requests, [(at * MS, "move", 0, 1)], replicas=2, seqs=1, async_scheduling=True, blocks=40
         )
         assert cluster.recorder.columns["outcome"].tolist() == [Outcome.FINISHED] * 2
+
+
+# -------------------------------------------------------------------------------- what features do to one another
+
+
+def controlled(requests: list[Request], act: Any, **options: object) -> Cluster:
+    """Simulate with a feature that is nothing but what it does to the control at the beginning."""
+
+    class One(Acts):
+        def attach(self, control: Control) -> None:
+            act(control)
+
+    return simulate(requests, features=[One([])], **options)
+
+
+def test_a_replica_is_open_when_all_who_closed_it_have_opened_it() -> None:
+    seen = []
+
+    def act(control: Control) -> None:
+        for by, what in [
+            ("one", control.close),
+            ("other", control.close),
+            ("one", control.open),
+            ("other", control.open),
+        ]:
+            what(0, by)
+            seen.append(control.takes_requests(0))
+
+    controlled([Request(0, 20, 2)], act)
+    assert seen == [False, False, False, True]
+
+
+def test_what_is_sent_to_a_dead_replica_is_stranded_until_somebody_notices() -> None:
+    # Round robin sends the second request to replica 1, which died at 5 ms; that is noticed at 40 ms.
+    outstanding = []
+
+    def act(control: Control) -> None:
+        def notice() -> None:
+            outstanding.append(control.cluster.outstanding_requests.tolist())
+            control.close(1)
+            for sequence in control.recover(1):
+                control.try_again(sequence, control.now_ns)
+            outstanding.append(control.cluster.outstanding_requests.tolist())
+
+        control.at(5 * MS, lambda: control.lose(1) and None)
+        control.at(40 * MS, notice)
+
+    cluster = controlled([Request(0, 20, 9), Request(10 * MS, 20, 2)], act, replicas=2)
+    assert outstanding == [[1, 1], [2, 0]]
+    assert times_ms(cluster, "first_token_ns") == [10, 50]
+    assert cluster.recorder.columns["attempts"].tolist() == [1, 2]
+
+
+def test_a_stranded_request_can_be_withdrawn() -> None:
+    def act(control: Control) -> None:
+        control.lose(0)
+        give_up = lambda sequence, now: control.conclude(sequence, now, Outcome.TIMED_OUT, "no answer")  # noqa: E731
+        control.at(30 * MS, lambda: control.withdraw(0, give_up))
+
+    cluster = controlled([Request(0, 20, 9)], act)
+    assert cluster.recorder.columns["ended_ns"].tolist() == [30 * MS]
+    assert cluster.outstanding_requests.tolist() == [0]
+
+
+def test_an_end_can_be_taken_over_and_what_is_held_is_another_one() -> None:
+    held = []
+
+    def act(control: Control) -> None:
+        def take_over(sequence: Sequence, now: int, outcome: Outcome, reason: str) -> bool:
+            held.append((sequence, control.hold(sequence), outcome, reason))
+            control.at(15 * MS, lambda: control.carry_on(held[0][1], control.now_ns))
+            return True
+
+        control.before_end.append(take_over)
+        lost = lambda: [control.conclude(one, control.now_ns, Outcome.FAILED, "lost") for one in control.lose(0)]  # noqa: E731
+        control.at(25 * MS, lost)
+        control.at(30 * MS, lambda: control.restore(0))
+
+    # Two tokens until 25 ms, goes on at 40 ms: the third at 50 ms, the fourth at 60 ms.
+    cluster = controlled([Request(0, 20, 4)], act)
+    assert times_ms(cluster, "last_token_ns") == [60]
+    before, after, outcome, reason = held[0]
+    assert before is not after and after.base_generated == 2
+    assert (outcome, reason) == (Outcome.FAILED, "lost")
+
+
+def test_what_happens_meanwhile_keeps_no_run_going() -> None:
+    seen: list[int] = []
+
+    def act(control: Control) -> None:
+        def again() -> None:
+            seen.append(control.now_ns)
+            control.meanwhile(10 * MS, again)
+
+        control.meanwhile(10 * MS, again)
+
+    controlled([Request(0, 20, 4)], act)
+    assert seen == [10 * MS, 20 * MS, 30 * MS, 40 * MS]
+
+    def closed(control: Control) -> None:
+        seen.clear()
+        control.close(0)
+        act(control)
+
+    class One(Acts):
+        def attach(self, control: Control) -> None:
+            closed(control)
+
+    cluster = build([Request(0, 20, 4)], features=[One([])])
+    cluster.run()
+    assert len(seen) == 999
+
+
+def test_a_slow_pipeline_takes_longer_in_each_stage() -> None:
+    def act(control: Control) -> None:
+        control.cluster.replicas[0].stretch = 1.5
+
+    cluster = controlled([Request(0, 20, 2)], act, stages=2)
+    assert times_ms(cluster, "first_token_ns") == [30]
+    assert times_ms(cluster, "last_token_ns") == [60]

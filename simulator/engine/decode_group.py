@@ -100,7 +100,8 @@ class DecodeGroup:
         # they are, over those that have not filled the window.
         self._bases = self._squares = 0
         self._within_bases = self._within = 0
-        # What `attended` and `window_attended` would be now, less what follows from the sums above at this step.
+        # Twice what `attended` and `window_attended` would be now, less what follows from the sums above at this step. A
+        # member with base b has attended to b step + step (step - 1) / 2 tokens by then: half of step (2 b + step - 1).
         self._attended = self._window_attended = 0
         self.milestones: list[tuple[int, int, int, int, Sequence]] = []
         self._ties = count()
@@ -121,7 +122,7 @@ class DecodeGroup:
             self.tenants.change(sequence.tenant, 1, step)
         self._bases += base
         self._squares += base * base
-        passed = base * step + step * (step - 1) // 2
+        passed = step * (base + context)
         self._attended -= passed
         if self._window is not None:
             if context + 1 < self._window:
@@ -131,7 +132,7 @@ class DecodeGroup:
                 filled = self._window - base
                 heappush(self.milestones, (filled, next(self._ties), _WINDOW, epoch, sequence))
             else:
-                self._window_attended -= self._window * step
+                self._window_attended -= 2 * self._window * step
         if self.reads is not None:
             for filled, number in self.reads.add(sequence, base, step, 1):
                 heappush(self.milestones, (filled, next(self._ties), _READ + number, epoch, sequence))
@@ -170,7 +171,7 @@ class DecodeGroup:
             self.tenants.change(sequence.tenant, -1, sequence.join_step)
         self._bases -= base
         self._squares -= base * base
-        passed = base * step + step * (step - 1) // 2
+        passed = step * (base + context)
         self._attended += passed
         if self._window is not None:
             if context + 1 < self._window:
@@ -178,7 +179,7 @@ class DecodeGroup:
                 self._within_bases -= base
                 self._window_attended += passed
             else:
-                self._window_attended += self._window * step
+                self._window_attended += 2 * self._window * step
         if self.reads is not None:
             self.reads.add(sequence, base, step, -1)
         kept = context if context < sequence.kv_limit else sequence.kv_limit
@@ -217,15 +218,15 @@ class DecodeGroup:
     def attended(self, more: int = 0) -> int:
         """Return the tokens that all decodes attended to since the run began, and in ``more`` steps from now."""
         step = self.step + more
-        return self._attended + step * self._bases + step * (step - 1) // 2 * self.size
+        return (self._attended + step * (2 * self._bases + (step - 1) * self.size)) // 2
 
     def window_attended(self, more: int = 0) -> int:
         """Return the same of the layers with a sliding window; 0 without one."""
         if self._window is None:
             return 0
         step, within = self.step + more, self._within
-        inside = step * self._within_bases + step * (step - 1) // 2 * within
-        return self._window_attended + inside + (self.size - within) * self._window * step
+        inside = step * (2 * self._within_bases + (step - 1) * within)
+        return (self._window_attended + inside + 2 * (self.size - within) * self._window * step) // 2
 
     # ---------------------------------------------------------------------------------------------- blocks
 
@@ -318,7 +319,7 @@ class DecodeGroup:
                 if kind == _WINDOW:
                     self._within -= 1
                     self._within_bases -= base
-                    self._window_attended += base * step + step * (step - 1) // 2 - (base + step) * step
+                    self._window_attended += step * (2 * base + step - 1) - 2 * (base + step) * step
                 else:
                     assert self.reads is not None
                     self.reads.fill(sequence, base, kind - _READ)

@@ -437,7 +437,7 @@ class Lane:
             replica.lane_ended(end_ns)
         else:
             counters.busy_ns += end_ns - self.start_ns
-        if shape.decodes > self._looks_above or plan.chunks:
+        if plan.chunks or shape.decodes > self._looks_above:
             self._add_energy(shape, self.durations, steps)
         if self._batches is not None:
             batch = (replica.index, self.index, self.start_ns, end_ns, steps, shape.decodes, shape.prefill_tokens)

@@ -211,6 +211,18 @@ class StepEnergy:
 
         def add_step(shape: BatchShape, durations: Durations, steps: int) -> None:
             chunks, decodes = shape.chunks, shape.decodes
+            if steps == 1 and len(chunks) == 1 and not shape.padding_tokens:  # the most frequent by far
+                new, cached = chunks[0]
+                own = new * (prompt_pj + (cached + cached + new + 1) * half_pair_pj) + cached * context_pj + row_pj
+                decodes_pj = step_pj + shape.decodes * decode_pj + shape.decode_kv * attended_pj
+                taken_ns = int(durations[0])
+                excess = own + decodes_pj - limit_mw * taken_ns
+                if excess > 0:
+                    own -= excess
+                    counters.limited_ns += taken_ns
+                counters.own_pj += own
+                counters.prompt_steps_pj += own + decodes_pj + busy_mw * taken_ns
+                return
             if not chunks or shape.padding_tokens or not isinstance(durations, list):
                 add(counters, shape, durations, steps)
                 return

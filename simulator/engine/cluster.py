@@ -338,7 +338,7 @@ class Cluster:
         """End a request that is on no replica."""
         sequence.state = ENDED
         self.recorder.end(sequence, now, outcome, reason)
-        self._close(sequence, now, outcome)
+        self._ended(sequence, now, outcome)
 
     def arrival_view(self, sequence: Sequence) -> Arrival:
         """Return a request as routers see it, until the next one is asked for."""
@@ -354,13 +354,11 @@ class Cluster:
         return int(index)
 
     def _ended(self, sequence: Sequence, end_ns: int, outcome: Outcome) -> None:
-        sequence.on_replica = False
-        self._requests[sequence.replica] -= 1
-        self._tokens[sequence.replica] -= sequence.load_tokens
-        self._close(sequence, end_ns, outcome)
-
-    def _close(self, sequence: Sequence, end_ns: int, outcome: Outcome) -> None:
         """Count a request as ended, and let what follows from that come."""
+        if sequence.on_replica:  # as in `left`, without the call
+            sequence.on_replica = False
+            self._requests[sequence.replica] -= 1
+            self._tokens[sequence.replica] -= sequence.load_tokens
         self.in_system_ns += end_ns
         self.num_ended += 1
         self.last_event_ns = end_ns

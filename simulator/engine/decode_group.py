@@ -17,15 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from simulator.cost.shape import BatchShape
-from simulator.engine.budget import NO_LIMIT, DecodeReads
 from simulator.engine.gap_log import GapLog
 from simulator.engine.histogram import Durations
 from simulator.engine.sequence import DECODING, Sequence
 from simulator.engine.tenants import TenantMembers
 
-_END, _GROW, _WINDOW, _STOP, _READ = 0, 1, 2, 3, 4
-"""What a milestone is: the member ends; takes blocks from now on; fills the window; takes none any more (its KV budget
-is full); and from here on, fills the first, second ... of the budget's caps."""
+_END, _GROW, _WINDOW = 0, 1, 2
+"""What a milestone is: the member ends; takes blocks from now on; fills the window. Subclasses have others."""
 
 
 class DecodeGroup:
@@ -54,8 +52,6 @@ class DecodeGroup:
         When the last token came of every member that isn't fresh.
     tenants
         Counts of members by tenant, for a queue that chooses among tenants; None without one.
-    reads
-        Sums for the caps of a KV budget, set before anybody joins; None without any.
     milestones
         Heap of (step, order, what, epoch of the sequence, sequence), all ahead; those of a member that left are void,
         and change nothing when their step comes.
@@ -78,7 +74,6 @@ class DecodeGroup:
         "last_ns",
         "milestones",
         "phases",
-        "reads",
         "size",
         "step",
         "tenants",
@@ -93,7 +88,6 @@ class DecodeGroup:
         self.first_tokens: memoryview[int] | None = None
         self.last_ns = 0
         self.gaps = gaps
-        self.reads: DecodeReads | None = None
         self._block_size = block_size
         self._window = window
         # Sums over the members of attended tokens less steps done, and of their squares; the first also, and how many
@@ -133,22 +127,13 @@ class DecodeGroup:
                 heappush(self.milestones, (filled, next(self._ties), _WINDOW, epoch, sequence))
             else:
                 self._window_attended -= 2 * self._window * step
-        if self.reads is not None:
-            for filled, number in self.reads.add(sequence, base, step, 1):
-                heappush(self.milestones, (filled, next(self._ties), _READ + number, epoch, sequence))
         ahead = held_blocks * size - context  # tokens until it needs another block
-        if held_blocks * size >= sequence.kv_limit:
-            pass  # it takes none any more
-        elif ahead < size:
+        if ahead < size:
             self.phases[(step + ahead) % size] += 1
             self.growing += 1
         else:
             near = step + ahead - size + 1
             heappush(self.milestones, (near, next(self._ties), _GROW, epoch, sequence))
-        if sequence.kv_limit != NO_LIMIT and held_blocks * size < sequence.kv_limit:
-            last = (sequence.kv_limit - 1) // size * size - context  # steps until the one that takes its last block
-            if last < remaining:
-                heappush(self.milestones, (step + last + 1, next(self._ties), _STOP, epoch, sequence))
         heappush(self.milestones, (step + remaining, next(self._ties), _END, epoch, sequence))
         if self.size == 1:
             self.last_ns = sequence.last_token_ns
@@ -180,12 +165,9 @@ class DecodeGroup:
                 self._window_attended += passed
             else:
                 self._window_attended += 2 * self._window * step
-        if self.reads is not None:
-            self.reads.add(sequence, base, step, -1)
-        kept = context if context < sequence.kv_limit else sequence.kv_limit
-        held_blocks = max(held_blocks, -(-kept // size))
+        held_blocks = max(held_blocks, -(-context // size))
         ahead = held_blocks * size - context
-        if ahead < size and held_blocks * size < sequence.kv_limit:
+        if ahead < size:
             self.phases[(step + ahead) % size] -= 1
             self.growing -= 1
         if sequence in self.fresh:
@@ -212,8 +194,6 @@ class DecodeGroup:
             within = self._within
             shape.decode_window_kv = self._within_bases + within * step + (size - within) * self._window
             shape.decode_window_growth = within
-        if self.reads is not None:
-            shape.decode_reads = self.reads.describe(step)
 
     def attended(self, more: int = 0) -> int:
         """Return the tokens that all decodes attended to since the run began, and in ``more`` steps from now."""
@@ -311,16 +291,15 @@ class DecodeGroup:
             elif kind == _GROW:
                 self.phases[(step - 1) % self._block_size] += 1  # a block's length after it came near, less one
                 self.growing += 1
-            elif kind == _STOP:
-                self.phases[(step - 1) % self._block_size] -= 1
-                self.growing -= 1
-            else:
+            elif kind == _WINDOW:
                 base = sequence.base_context + 1 - sequence.join_step
-                if kind == _WINDOW:
-                    self._within -= 1
-                    self._within_bases -= base
-                    self._window_attended += step * (2 * base + step - 1) - 2 * (base + step) * step
-                else:
-                    assert self.reads is not None
-                    self.reads.fill(sequence, base, kind - _READ)
+                self._within -= 1
+                self._within_bases -= base
+                self._window_attended += step * (2 * base + step - 1) - 2 * (base + step) * step
+            else:
+                self._reached(kind, step, sequence)
         return ended
+
+    def _reached(self, kind: int, step: int, sequence: Sequence) -> None:
+        """Pass a milestone of a kind that a subclass has."""
+        raise NotImplementedError

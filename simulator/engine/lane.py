@@ -30,13 +30,10 @@ from simpy.events import Event
 
 from policies.protocols import PolicyError
 from simulator.engine.clock import ARRIVALS, NS_PER_S, Boundary, Callbacks, step_priority
-from simulator.engine.decode_group import DecodeGroup
-from simulator.engine.gap_log import GapLog
 from simulator.engine.histogram import Durations
 from simulator.engine.plan import Plan
 from simulator.engine.recorder import FINISHED, Outcome
 from simulator.engine.sequence import MOVING, PREFILLING, SWAPPED, Sequence
-from simulator.engine.shared_prefix import SharingDecodeGroup
 from simulator.engine.tenants import TenantMembers
 
 if TYPE_CHECKING:
@@ -114,10 +111,7 @@ class Lane:
         self.kv = replica.kv
         self.waiting = replica.waiting
         self.swapped = replica.swapped
-        group = SharingDecodeGroup if replica.shared_prefix_attention else DecodeGroup
-        self.group = group(replica.kv.block_size, replica.window, GapLog(replica.recorder.itl))
-        self.group.reads = replica.decode_reads()
-        self.group.first_tokens = replica.recorder.first_token
+        self.group = replica.new_decode_group()
         self.prefilling: list[Sequence] = []
         self.sequences: dict[Sequence, None] = {}
         self.plan = Plan(self)

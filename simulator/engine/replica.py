@@ -14,13 +14,17 @@ from policies.protocols import BalancingPolicy, BatchingPolicy, KVEvictionPolicy
 from simulator.cost.shape import BatchShape, CostModel
 from simulator.cost.timing import step_timer
 from simulator.engine.budget import BudgetKVManager, DecodeReads
+from simulator.engine.budget_group import BudgetDecodeGroup
 from simulator.engine.clock import Environment
+from simulator.engine.decode_group import DecodeGroup
+from simulator.engine.gap_log import GapLog
 from simulator.engine.kv import KVManager, PrefixKVManager
 from simulator.engine.lane import Between, Lane
 from simulator.engine.links import Link
 from simulator.engine.queue import FCFSQueue, KeyedQueue, WaitingQueue
 from simulator.engine.recorder import Outcome, Recorder, ReplicaCounters, Timeline
 from simulator.engine.sequence import ENDED, MOVING, SWAPPED, WAITING, Sequence
+from simulator.engine.shared_prefix import SharingDecodeGroup
 from simulator.engine.swap import NO_CALLS, SwapConfig, SwapSpace
 from simulator.engine.tenants import TenantQueue
 from simulator.power.step_energy import NO_ENERGY, EnergyCounters, StepEnergy
@@ -193,10 +197,13 @@ class Replica:
         if self.tenants is not None:
             self.tenants.lanes = self.lanes
 
-    def decode_reads(self) -> DecodeReads | None:
-        """Return what a lane counts tokens read with under a KV budget; None where it needn't."""
-        budget = self._kv_budget
-        return None if budget is None or not budget.tracked else DecodeReads(budget)
+    def new_decode_group(self) -> DecodeGroup:
+        """Return what a lane keeps its decodes in."""
+        size, gaps, budget = self.kv.block_size, GapLog(self.recorder.itl), self._kv_budget
+        if budget is not None:
+            return BudgetDecodeGroup(size, self.window, gaps, DecodeReads(budget) if budget.tracked else None)
+        group = SharingDecodeGroup if self.shared_prefix_attention else DecodeGroup
+        return group(size, self.window, gaps)
 
     # ------------------------------------------------------------------------------------------------ arrivals
 

@@ -1,4 +1,4 @@
-"""Decodes under a KV budget: members that take no more blocks from some step on, and sums of what is read of their KV."""
+"""Decodes under a KV budget: members that take no more blocks from some step on, and sums of what they read."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from simulator.engine.gap_log import GapLog
 from simulator.engine.sequence import Sequence
 
 _STOP, _READ = 3, 4
-"""Milestones beside the group's own: the member takes no block any more; and from here on, it fills the first, second ...
-of the budget's caps."""
+"""Milestones beside the group's own: the member takes no block any more; and from here on, it fills the first, second
+... of the budget's caps."""
 
 _PLENTY = NO_LIMIT
 """Blocks that the group is told of a member that takes none any more: it never needs another one."""

@@ -95,7 +95,7 @@ class DecodeGroup:
         self._bases = self._squares = 0
         self._within_bases = self._within = 0
         # Twice what `attended` and `window_attended` would be now, less what follows from the sums above at this step.
-        # A member with base b has attended to b step + step (step - 1) / 2 tokens by then: half of step (2 b + step - 1).
+        # A member with base b has attended to b step + step (step - 1) / 2 tokens by then.
         self._attended = self._window_attended = 0
         self.milestones: list[tuple[int, int, int, int, Sequence]] = []
         self._ties = count()

@@ -1,8 +1,9 @@
 """Measured serving points: TTFT and TPOT at a fixed concurrency, ``silicon/serving_measurements.csv``.
 
 What the load generator did is not recorded but for the concurrency and the lengths; `Assumptions` is what is taken in
-its place. Each backend runs with its own defaults. What can't be judged is a row that says why: disaggregated points,
-attention data parallelism, and layouts that contradict their id or no server can have.
+its place. Each backend runs with its own defaults. What can't be judged is a row that says why: layouts that contradict
+their id or that no server can have, and disaggregated points of machines that are not set up
+(`simulator.validation.silicon_disagg`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,15 @@ from simulator.runner import run
 from simulator.validation.cases import Case
 from simulator.validation.kernel_tables import table_of
 from simulator.validation.rows import Row, compared, cost_text, latencies, not_judged, not_run
+from simulator.validation.silicon_disagg import (
+    PHASES,
+    Workers,
+    backend_of,
+    disaggregated,
+    is_disaggregated,
+    left_out_disagg,
+    workers_of,
+)
 from simulator.validation.subjects import accelerator_for, engine_for, model_for
 from workloads import Trace
 
@@ -193,7 +203,7 @@ def read_points(path: Path) -> list[dict[str, Any]]:
 
 def case_name(point: Mapping[str, Any]) -> str:
     """Return ``system/backend/model/id``; the first three are the group that a point is judged in."""
-    return f"{point['system']}/{point['backend']}/{str(point['model_path']).rsplit('/', 1)[-1]}/{point['id']}"
+    return f"{point['system']}/{backend_of(point)}/{str(point['model_path']).rsplit('/', 1)[-1]}/{point['id']}"
 
 
 def concurrency(point: Mapping[str, Any]) -> int | None:
@@ -224,11 +234,20 @@ def compare(point: Mapping[str, Any], kernel_tables: Path | None, assumptions: A
     case = case_name(point)
     if reason := left_out(point):
         return [not_judged(DATASET, case, reason)]
-    model, accelerator, layout = model_for(point["model_path"]), accelerator_for(point["system"]), _layout(point)
-    if reason := impossible(point, model, layout):
-        return [not_judged(DATASET, case, reason)]
+    model, accelerator = model_for(point["model_path"]), accelerator_for(point["system"])
     assumptions = assumptions or load_of(point)
-    scenario, notes = scenario_for(point, model, accelerator, layout, assumptions)
+    if is_disaggregated(point):
+        workers = {phase: workers_of(point, phase, _field) for phase in PHASES}
+        for phase in PHASES:
+            # An id says the layout of one phase, or of both, so it is not compared.
+            if reason := impossible({**point, "id": ""}, model, _layout(workers[phase].columns)):
+                return [not_judged(DATASET, case, f"{phase}: {reason}")]
+        scenario, notes = disaggregated_scenario(point, model, accelerator, workers, assumptions)
+    else:
+        layout = _layout(point)
+        if reason := impossible(point, model, layout):
+            return [not_judged(DATASET, case, reason)]
+        scenario, notes = scenario_for(point, model, accelerator, layout, assumptions)
     result, refused = _run(scenario, _trace(point, assumptions), costs_for(point, kernel_tables))
     requests = result.requests
     ended = int((requests["outcome"] == "finished").sum())
@@ -249,8 +268,11 @@ def compare(point: Mapping[str, Any], kernel_tables: Path | None, assumptions: A
 
 def left_out(point: Mapping[str, Any]) -> str | None:
     """Return why a point is not simulated, by what its row says of itself; None: it can be."""
-    if point["mode"] != "agg":
-        return "disaggregated: needs prefill and decode on servers of their own"
+    if is_disaggregated(point):
+        if reason := left_out_disagg(point):
+            return reason
+    elif point["mode"] != "agg":
+        return f"mode {point['mode']!r} is not known; known: agg, disagg"
     if point["backend"] not in _BACKENDS:
         return f"backend {point['backend']!r} is not modelled; modelled: {', '.join(_BACKENDS)}"
     if not concurrency(point):
@@ -317,6 +339,29 @@ def scenario_for(
         notes.append("prompts begin when all ranks have one, or after 60 steps, as InferenceMAX's servers were started")
     loop = {"clients": concurrency(point), "stagger_s": assumptions.stagger_s}
     return {"workload": {"loop": loop}, "model": model.name, "cluster": {"pools": [pool]}}, notes
+
+
+def disaggregated_scenario(
+    point: Mapping[str, Any],
+    model: ModelSpec,
+    accelerator: Accelerator,
+    workers: Mapping[str, Workers],
+    assumptions: Assumptions,
+) -> tuple[dict[str, Any], list[str]]:
+    """Return a disaggregated point as a scenario without costs, and notes."""
+    notes: dict[str, None] = {}
+    pools, scenario = {}, {}
+    for phase in PHASES:
+        scenario, said = scenario_for(point, model, accelerator, _layout(workers[phase].columns), assumptions)
+        (pools[phase],) = scenario["cluster"]["pools"]
+        notes |= dict.fromkeys(said)
+    more: list[str] = []
+    parts = disaggregated(pools, workers, more)
+    return {**scenario, **parts}, [*notes, *more]
+
+
+def _field(text: Any, name: str) -> float | None:
+    return _number(text, name, FILE.name)
 
 
 def _limits(point: Mapping[str, Any], assumptions: Assumptions) -> dict[str, int]:
@@ -391,9 +436,9 @@ def _run(scenario: dict[str, Any], trace: Trace, cost: dict[str, Any] | None) ->
     """Run with measured costs; where they can't be had, with the default ones, saying why."""
     if cost is None:
         return run(scenario, trace=trace), []
-    pool = {**scenario["cluster"]["pools"][0], "cost": cost}
+    pools = [{**pool, "cost": cost} for pool in scenario["cluster"]["pools"]]
     try:
-        return run({**scenario, "cluster": {"pools": [pool]}}, trace=trace), []
+        return run({**scenario, "cluster": {"pools": pools}}, trace=trace), []
     except InputError as error:
         return run(scenario, trace=trace), [f"measured costs refused: {error}"]
 

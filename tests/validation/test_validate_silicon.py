@@ -13,6 +13,7 @@ from simulator.validation import kernel_tables, silicon, validate
 from simulator.validation.judging import serving_verdicts
 from simulator.validation.rows import compared, to_frame
 from simulator.validation.silicon import INFERENCEMAX, Assumptions
+from simulator.validation.silicon_disagg import COLUMNS, PHASES, workers_of
 from tests.validation.validate_support import POINT, write_points
 
 pytestmark = pytest.mark.usefixtures("no_package")
@@ -45,7 +46,9 @@ def test_a_point_by_hand(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "metric", "reason"),
     [
-        ({"mode": "disagg"}, "not_judged", "disaggregated"),
+        ({"mode": "disagg", "system": "gb200"}, "not_judged", "disaggregated: simulated on h100_sxm and h200_sxm only"),
+        ({"mode": "disagg", "system": "h200_sxm"}, "not_judged", "names no layout of its prefill workers"),
+        ({"mode": "apart"}, "not_judged", "mode 'apart' is not known"),
         ({"tp_size": 16.0}, "not_judged", "the id says tp1"),
         ({"tp_size": 16.0, "id": "none"}, "not_judged", "more than the 8 GPUs"),
         ({"silicon_data_source": "nothing"}, "not_judged", "no silicon_concurrency"),
@@ -148,6 +151,39 @@ def test_attention_data_parallelism_of_a_point() -> None:
     assert "prefill_balance" not in plain["cluster"]["pools"][0]["parallel"]
 
 
+DISAGG = {
+    "mode": "disagg",
+    "system": "h200_sxm",
+    "id": "none",
+    **{f"prefill_{name}": 1 for name in COLUMNS},
+    **{f"decode_{name}": 1 for name in COLUMNS},
+}
+
+
+@pytest.mark.usefixtures("steps_of_10_ms")
+def test_a_disaggregated_point_by_hand(tmp_path: Path) -> None:
+    """A prompt takes a step of 10 ms on one worker, its KV some 100 us to the other, which goes on from there."""
+    write_points(tmp_path, {**DISAGG, "decode_num_workers": 2})
+    frame = validate(tmp_path, only="silicon", assumptions=ONCE, workers=1).set_index("metric")
+    assert "vllm disagg/" in frame.loc["ttft_mean", "case"] or "trtllm disagg/" in frame.loc["ttft_mean", "case"]
+    assert 0.010 <= frame.loc["ttft_mean", "simulated"] < 0.035
+    assert frame.loc["tpot_mean", "simulated"] == pytest.approx(0.010, rel=0.05)
+    assert "workers on nodes of their own" in frame.loc["ttft_mean", "costs"]
+
+
+def test_workers_that_are_not_recorded_are_one_each_in_a_group_of_their_own() -> None:
+    point = {**POINT, **DISAGG, "prefill_num_workers": None, "decode_num_workers": None, "gemm_quant_mode": None}
+    assert "disagg (1 + 1 workers assumed)/" in silicon.case_name(point)
+    workers = {phase: workers_of(point, phase, silicon._field) for phase in PHASES}
+    model, accelerator = silicon.model_for(point["model_path"]), silicon.accelerator_for("h200_sxm")
+    scenario, notes = silicon.disaggregated_scenario(point, model, accelerator, workers, ONCE)
+    assert [(pool["role"], pool["replicas"]) for pool in scenario["cluster"]["pools"]] == [
+        ("prefill", 1),
+        ("decode", 1),
+    ]
+    assert any("numbers of workers are not recorded" in note for note in notes)
+
+
 def test_requests_of_a_point() -> None:
     fixed = silicon._trace(POINT, Assumptions(requests_per_client=10))
     assert len(fixed) == 20
@@ -232,6 +268,8 @@ def test_every_shared_point_is_read_and_its_layout_checked() -> None:
     points = silicon.read_points(SHARED / silicon.FILE)
     assert len(points) == 1510
     able = [point for point in points if silicon.left_out(point) is None]
+    assert sum(point["mode"] == "disagg" for point in able) == 112  # on H100 and H200
+    able = [point for point in able if point["mode"] == "agg"]
     assert len(able) == 916
     names = {silicon.case_name(point) for point in points}
     assert len(names) == len(points)  # a row of the table can be told from every other

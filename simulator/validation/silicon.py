@@ -350,7 +350,8 @@ def disaggregated_scenario(
 ) -> tuple[dict[str, Any], list[str]]:
     """Return a disaggregated point as a scenario without costs, and notes."""
     notes: dict[str, None] = {}
-    pools, scenario = {}, {}
+    pools: dict[str, Any] = {}
+    scenario: dict[str, Any] = {}
     for phase in PHASES:
         scenario, said = scenario_for(point, model, accelerator, _layout(workers[phase].columns), assumptions)
         (pools[phase],) = scenario["cluster"]["pools"]

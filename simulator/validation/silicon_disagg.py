@@ -39,7 +39,7 @@ class Workers:
 
 def is_disaggregated(point: Mapping[str, Any]) -> bool:
     """Tell whether a point has prefill and decode on workers of their own."""
-    return point["mode"] == "disagg"
+    return str(point["mode"]) == "disagg"
 
 
 def workers_of(point: Mapping[str, Any], phase: str, number: Callable[[Any, str], float | None]) -> Workers:

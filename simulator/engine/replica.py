@@ -200,10 +200,13 @@ class Replica:
     def new_decode_group(self) -> DecodeGroup:
         """Return what a lane keeps its decodes in."""
         size, gaps, budget = self.kv.block_size, GapLog(self.recorder.itl), self._kv_budget
+        group: DecodeGroup
         if budget is not None:
-            return BudgetDecodeGroup(size, self.window, gaps, DecodeReads(budget) if budget.tracked else None)
-        group = SharingDecodeGroup if self.shared_prefix_attention else DecodeGroup
-        return group(size, self.window, gaps)
+            group = BudgetDecodeGroup(size, self.window, gaps, DecodeReads(budget) if budget.tracked else None)
+        else:
+            group = (SharingDecodeGroup if self.shared_prefix_attention else DecodeGroup)(size, self.window, gaps)
+        group.first_tokens = self.recorder.first_token
+        return group
 
     # ------------------------------------------------------------------------------------------------ arrivals
 

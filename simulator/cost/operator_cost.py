@@ -93,7 +93,6 @@ class OperatorCost:
         self._rare_rows: dict[int, float] = {}
         self._make_tables(_FIRST_TABLE)
         self._head_s = self._head_table(_FIRST_TABLE)
-        self._head_s = self._head_row_s(np.arange(_FIRST_TABLE, dtype=np.float64)).tolist()
         if plan.dp > 1:  # a source names what it was asked for
             self._operators.experts(np.ones(1), np.ones(1))
         self._sources = (*kernels.sources, *self._describe(), *widened(shapes))

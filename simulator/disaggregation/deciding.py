@@ -59,14 +59,14 @@ def decide(given: Disaggregation | None, pools: Sequence[ResolvedPool]) -> Disag
     if part.serial_below_tokens is None:
         decided["serial_below_tokens"] = SERIAL_BELOW_TOKENS
     part = part.model_copy(update=decided)
+    if part.kind == "splitwise" and part.reserve != "beside-prefill":
+        raise InputError(
+            f"disaggregation.reserve: splitwise assigns both machines at arrival, got {part.reserve!r}; leave it out"
+        )
     if part.transfer == "layer-wise" and part.reserve == "after-prefill":
         raise InputError(
             "disaggregation.transfer: 'layer-wise' sends KV while the prompt is computed, so the replica that decodes "
             "must be known by then; set 'reserve' to beside-prefill or before-prefill, or 'transfer' to after-prefill"
-        )
-    if part.kind == "splitwise" and part.reserve != "beside-prefill":
-        raise InputError(
-            f"disaggregation.reserve: splitwise assigns both machines at arrival, got {part.reserve!r}; leave it out"
         )
     _check_alike(part, pools)
     return part

@@ -215,7 +215,8 @@ class Handover:
     def destination_lost(self, now_ns: int) -> None:
         """Choose another replica to decode, or have it all computed again if the KV was there already."""
         control, sequence = self._control, self.sequence
-        if control.live.get(sequence.request_id) is not sequence:
+        row = sequence.request_id
+        if control.live.get(row) is not sequence or control.is_stranded(row):
             return
         if not sequence.on_replica:
             if self.arrived_ns >= 0:
@@ -223,7 +224,7 @@ class Handover:
             else:
                 control.route(sequence, now_ns)
             return
-        control.transits[sequence.request_id] = self
+        control.transits[row] = self
         if sequence.state is MOVING or self._feature.reserves_early:
             target = self._feature.choose_decode(self)
             if target is not None:

@@ -336,7 +336,8 @@ class Control:
         for transit in [transit for transit in self.transits.values() if index in transit.replicas]:
             sequence = transit.abort(self.now_ns)
             del self.transits[sequence.request_id]
-            if sequence.replica != index:
+            is_there = sequence.on_replica or self.is_stranded(sequence.request_id)  # else it was never sent, or left
+            if sequence.replica != index or not is_there:
                 go_on.append(transit)
         return go_on
 
@@ -387,6 +388,10 @@ class Control:
                 transit.abort(self.now_ns)
             self._leave_stranded(sequence.request_id)
         return sorted(found, key=lambda sequence: sequence.arrival_order)
+
+    def is_stranded(self, row: int) -> bool:
+        """Tell whether a request waits for an answer from a dead replica."""
+        return row in self._stranded
 
     def _leave_stranded(self, row: int) -> bool:
         sequence = self._stranded.pop(row, None)

@@ -32,6 +32,8 @@ class Place:
         Called with the time in ns when the blocks are there, unless it was given up or they were lost.
     keep_free_blocks
         Blocks that must be left free beside them, or what says so each time that it asks.
+    refused
+        Called if the blocks aren't free the first time that it asks, which is then the last; None: it asks again.
 
     Attributes
     ----------
@@ -52,6 +54,7 @@ class Place:
         granted: Callable[[int], None],
         *,
         keep_free_blocks: int | Callable[[], int] = 0,
+        refused: Callable[[], None] | None = None,
     ) -> None:
         self.index = index
         self.cached_tokens = 0
@@ -63,6 +66,7 @@ class Place:
         self.tokens = tokens
         self._granted = granted
         self._keep_free_blocks = keep_free_blocks
+        self._refused = refused
         self._is_open = True
         self._losses = self._replica.losses
         self._between_steps(self._ask)
@@ -79,7 +83,10 @@ class Place:
         cached = kv.cached_tokens(coming)
         keep_free = self._keep_free_blocks
         if not kv.admit(coming, self.tokens, keep_free if isinstance(keep_free, int) else keep_free()):
-            return False
+            if self._refused is None:
+                return False
+            self._control.soon(self._refused)
+            return True
         self.cached_tokens, self.is_granted, self._losses = cached, True, self._replica.losses
         self._control.soon(self._tell)
         return True

@@ -187,9 +187,11 @@ def build(resolved: Resolved, trace: Trace, *, stepwise: bool = False, keep_batc
 
 
 def _policies(resolved: Resolved) -> tuple[type[Policy], ...]:
+    cluster = resolved.scenario.cluster
     refs: list[PolicyRef] = [resolved.scenario.router]
     if resolved.scenario.disaggregation is not None:
         refs.append(resolved.scenario.disaggregation.decode_router)
+    refs += [ref for ref in (cluster.rescheduler, cluster.scaler) if ref is not None]
     for each in resolved.pools:
         pool = each.pool
         refs += [ref for ref in (pool.batching, pool.queueing, pool.kv_eviction, pool.kv_budget) if ref is not None]
@@ -345,7 +347,7 @@ def _replica_configs(
         shared_prefix_attention=limits.shared_prefix_attention is not None,
         energy=power.steps,
     )
-    return [config] * (pool.replicas * each.plan.dp), power
+    return [config] * (each.max_replicas * each.plan.dp), power
 
 
 def _balancing(pool: Pool) -> Callable[[], BalancingPolicy] | None:
@@ -495,7 +497,7 @@ def _pool_data(
             PoolData(
                 name=pool.name,
                 accelerator=each.accelerator.name,
-                replicas=range(first, first + pool.replicas * each.plan.dp),
+                replicas=range(first, first + each.max_replicas * each.plan.dp),
                 gpus_per_replica=each.plan.rank_gpus,
                 ranks_per_replica=each.plan.dp,
                 peak_flops=_peak_flops(each, resolved),
@@ -512,7 +514,7 @@ def _pool_data(
                 power=power,
             )
         )
-        first += pool.replicas * each.plan.dp
+        first += each.max_replicas * each.plan.dp
     return tuple(found)
 
 

@@ -30,4 +30,12 @@ def make_features(resolved: Resolved, configs: Sequence[ReplicaConfig]) -> list[
         from simulator.disaggregation.making import make_disaggregation
 
         features.append(make_disaggregation(resolved))
+    if resolved.scenario.cluster.rescheduler is not None:
+        from simulator.rescheduling.making import make_rescheduling
+
+        features.append(make_rescheduling(resolved))
+    if resolved.scenario.cluster.scaler is not None:
+        from simulator.scaling.making import make_scaling
+
+        features.append(make_scaling(resolved))
     return features

@@ -77,6 +77,11 @@ class ResolvedPool:
     kv_budget: KVBudget | None = None
     offload: OffloadPlan | None = None
 
+    @property
+    def max_replicas(self) -> int:
+        """Replicas that it may ever have."""
+        return self.pool.max_replicas or self.pool.replicas
+
 
 @dataclass(frozen=True)
 class Resolved:
@@ -106,6 +111,9 @@ def resolve(scenario: Scenario) -> Resolved:
     data = scenario.to_mapping(everything=True)
     data["cluster"]["pools"] = [each.pool.model_dump(mode="json", by_alias=True, exclude_none=True) for each in pools]
     data["router"] = _full_policy("routing", data["router"])
+    for key, kind in (("rescheduler", "rescheduling"), ("scaler", "scaling")):
+        if data["cluster"].get(key) is not None:
+            data["cluster"][key] = _full_policy(kind, data["cluster"][key])
     disaggregation = decide(scenario.disaggregation, pools)
     if disaggregation is not None:
         data["disaggregation"] = disaggregation.model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -474,13 +482,20 @@ def limit_lines(pools: Sequence[ResolvedPool]) -> list[tuple[str, str]]:
     for each in pools:
         pool, memory, limits = each.pool, each.memory, each.pool.engine
         name = f" of {pool.name}" if len(pools) > 1 else ""
-        layout = f"{pool.replicas} replica{'s' * (pool.replicas > 1)}, tp {each.plan.tp}, pp {each.plan.pp}"
+        scales = each.max_replicas > pool.replicas or (pool.min_replicas or 1) < pool.replicas
+        many = f"{pool.replicas} replica{'s' * (pool.replicas > 1)}"
+        if pool.max_replicas is not None and scales:
+            fewest = 1 if pool.min_replicas is None else pool.min_replicas
+            many = f"{fewest} to {pool.max_replicas} replicas, {pool.replicas} at first"
+        layout = f"{many}, tp {each.plan.tp}, pp {each.plan.pp}"
         if each.plan.cp > 1:
             layout += f", cp {each.plan.cp} ({each.plan.context})"
         if each.plan.dp > 1:
             layout += f", attention dp {each.plan.dp}, ep {each.plan.ep}"
         node = "" if each.node is None else f" in {each.node.name}"
-        lines.append((f"GPUs{name}", f"{pool.replicas * each.plan.gpus} x {each.accelerator.name}{node} ({layout})"))
+        lines.append(
+            (f"GPUs{name}", f"{each.max_replicas * each.plan.gpus} x {each.accelerator.name}{node} ({layout})")
+        )
         assert pool.batching is not None and pool.queueing is not None
         engine = "" if each.engine is None else f"{each.engine.label}, "
         lines.append((f"Policy{name}", f"{engine}{_told(pool.batching)}, queue {_told(pool.queueing)}"))

@@ -29,6 +29,8 @@ from simulator.scenario_kv_budget import KVBudgetRef
 from simulator.scenario_network import NetworkPart
 from simulator.scenario_offload import Offload
 from simulator.scenario_power import PoolPower, Power
+from simulator.scenario_rescheduling import MigrationPart, ReschedulerRef
+from simulator.scenario_scaling import ScalerRef, StartUp
 from simulator.scenario_swap import Swap
 
 SCHEMA_VERSION = 1
@@ -366,7 +368,11 @@ class Pool(Part):
     """``mixed``: replicas serve requests from first to last. ``prefill``: they compute prompts, whose KV goes to
     replicas of role ``decode``, which generate tokens."""
     replicas: Annotated[int, Field(ge=1, le=100_000)] = 1
-    """Number of replicas."""
+    """Number of replicas; with ``cluster.scaler`` those that serve when the run begins."""
+    min_replicas: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    """Fewest replicas that ``cluster.scaler`` may leave; left out: 1."""
+    max_replicas: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Most replicas that ``cluster.scaler`` may ask for; left out: the pool doesn't scale."""
     accelerator: Text | None = None
     """Name of the GPU, as ``simulate profiles`` lists it, or a YAML file; left out: the node's, or a100-80gb."""
     node: Text | None = None
@@ -422,6 +428,36 @@ class Cluster(Part):
 
     pools: Annotated[tuple[Pool, ...], Field(strict=False)] = Field(default_factory=lambda: (Pool(),))
     """Pools of replicas that are alike."""
+    rescheduler: ReschedulerRef | None = None
+    """Which running requests go on at another replica of their pool; left out: none."""
+    migration: MigrationPart = Field(default_factory=MigrationPart)
+    """How they get there."""
+    scaler: ScalerRef | None = None
+    """How many replicas pools with ``max_replicas`` have; left out: always as many."""
+    start_up: StartUp = Field(default_factory=StartUp)
+    """What starting a replica takes."""
+    drain: Literal["requeue", "finish"] = "requeue"
+    """What becomes of requests that wait at a replica that is to end. ``requeue``: they are sent elsewhere.
+    ``finish``: they are served there. Running ones end there either way, or migrate."""
+
+    @model_validator(mode="after")
+    def _scales_or_not(self) -> Self:
+        for index, pool in enumerate(self.pools):
+            given = [key for key in ("min_replicas", "max_replicas") if getattr(pool, key) is not None]
+            if given and self.scaler is None:
+                raise ValueError(
+                    f"pools.{index}.{given[0]} is for clusters that scale; name a 'scaler', such as llumnix"
+                )
+            if "max_replicas" not in given and given:
+                raise ValueError(f"pools.{index}: 'min_replicas' needs 'max_replicas'")
+            if pool.max_replicas is not None and not (pool.min_replicas or 0) <= pool.replicas <= pool.max_replicas:
+                raise ValueError(
+                    f"pools.{index}: 'replicas' = {pool.replicas} must lie between 'min_replicas' and "
+                    f"'max_replicas' = {pool.max_replicas}"
+                )
+        if self.scaler is not None and all(pool.max_replicas is None for pool in self.pools):
+            raise ValueError("a 'scaler' needs a pool with 'max_replicas'")
+        return self
 
     @field_validator("pools")
     @classmethod

@@ -73,6 +73,8 @@ def anchor_paths(data: dict[str, Any], folder: Path) -> None:
     anchor(workload, "trace", lambda text: not text.startswith("bundled:"))
     anchor(data, "model", is_model_file)
     anchor_policy(data, "router")
+    anchor_policy(cluster, "rescheduler")
+    anchor_policy(cluster, "scaler")
     pools = cluster.get("pools") if isinstance(cluster, dict) else None
     for pool in pools if isinstance(pools, list) else []:
         anchor(pool, "accelerator", is_profile_file)

@@ -113,8 +113,10 @@ def summarize(data: RunData, rows: Rows) -> dict[str, Any]:
         "kv_budget": describe_kv_budget(data),
         "offload": offload_section(data.pools),
         "efficiency": _efficiency(data, rows),
-        "cost": cost(data.pools, window.duration_ns, rows, finished_inside),
-        "energy": energy_section(data, rows),
+        "cost": cost(
+            data.pools, window.duration_ns, rows, finished_inside, up_ns=_up_ns(data, window.start_ns, window.end_ns)
+        ),
+        "energy": energy_section(data, rows, up_ns=_up_ns(data, 0, cluster.end_ns)),
         "replicas": _replicas(data, rows),
         "pools": [_pool(pool) for pool in data.pools],
         "costs": {"sources": _unique(source for pool in data.pools for source in pool.cost_sources)},
@@ -411,10 +413,13 @@ def _efficiency(data: RunData, rows: Rows) -> dict[str, Any]:
     seconds = to_s(cluster.end_ns)
     flops = sum_by_replica(model_flops(rows, model), rows, number)
     reads = sum_by_replica(decode_kv_tokens(rows, model), rows, number)
+    up_ns = _up_ns(data, 0, cluster.end_ns)
     peak = bandwidth = moved = 0.0
     for pool in data.pools:
         members = list(pool.replicas)
-        accelerators = len(members) * pool.gpus_per_replica
+        accelerators: float = len(members) * pool.gpus_per_replica
+        if up_ns is not None and cluster.end_ns:
+            accelerators *= sum(up_ns[i] for i in members) / (len(members) * cluster.end_ns)
         peak += accelerators * pool.peak_flops
         bandwidth += accelerators * pool.memory_bandwidth
         steps = sum(cluster.replicas[i].counters.steps for i in members)
@@ -448,10 +453,35 @@ def _is_positive(value: float) -> bool:
     return value > 0 and value != float("inf")
 
 
-def cost(pools: Sequence[PoolData], duration_ns: int, rows: Rows, finished: Mask) -> dict[str, Any]:
-    """Return what the accelerators cost over the window's time, and so a million of the tokens finished in it."""
+def _up_ns(data: RunData, start_ns: int, end_ns: int) -> dict[int, int] | None:
+    """Return for how long each replica was paid for between two times; None where all were, all the time."""
+    control = data.cluster.control
+    if control is None or not control.any_down:
+        return None
+    return {i: control.up_ns(i, start_ns, max(start_ns, end_ns)) for i in range(len(data.cluster.replicas))}
+
+
+def cost(
+    pools: Sequence[PoolData],
+    duration_ns: int,
+    rows: Rows,
+    finished: Mask,
+    *,
+    up_ns: Mapping[int, int] | None = None,
+) -> dict[str, Any]:
+    """Return what the accelerators cost over the window's time, and so a million of the tokens finished in it.
+
+    Parameters
+    ----------
+    up_ns
+        For how long of that time each replica was paid for; None: all of it.
+    """
     hours = duration_ns / NS_PER_S / 3600
-    gpu_hours = sum(len(pool.replicas) * pool.gpus_per_replica for pool in pools) * hours
+    up_hours = [
+        len(pool.replicas) * hours if up_ns is None else sum(up_ns[i] for i in pool.replicas) / NS_PER_S / 3600
+        for pool in pools
+    ]
+    gpu_hours = sum(each * pool.gpus_per_replica for each, pool in zip(up_hours, pools, strict=True))
     unpriced = [pool.name for pool in pools if pool.price_per_gpu_hour is None]
     result: dict[str, Any] = {
         "gpu_hours": gpu_hours,
@@ -463,7 +493,10 @@ def cost(pools: Sequence[PoolData], duration_ns: int, rows: Rows, finished: Mask
     if not pools or unpriced:
         result["reason"] = "no price_per_gpu_hour" + (f" for pool {', '.join(unpriced)}" if unpriced else "")
         return result
-    total = sum(len(p.replicas) * p.gpus_per_replica * (p.price_per_gpu_hour or 0.0) for p in pools) * hours
+    total = sum(
+        each * pool.gpus_per_replica * (pool.price_per_gpu_hour or 0.0)
+        for each, pool in zip(up_hours, pools, strict=True)
+    )
     output = int(rows.output[finished].sum(dtype=np.int64))
     tokens = output + int(rows.prompt[finished].sum())
     result["total"] = total

@@ -37,7 +37,7 @@ def make_disaggregation(resolved: Resolved) -> DisaggregationFeature:
         make_chooser = partial(ClusterScheduler, max_pending_prompt_tokens=part.max_pending_prompt_tokens)
     return DisaggregationFeature(
         part,
-        [each.pool.role for each in resolved.pools for _ in range(each.pool.replicas * each.plan.dp)],
+        [each.pool.role for each in resolved.pools for _ in range(each.max_replicas * each.plan.dp)],
         decode_router=router,
         rng=stream(scenario.seed, DECODE_ROUTER),
         kv_bytes_per_token=kv_bytes_per_token(resolved.model, taking_part[0].dtypes.kv or resolved.model.base_dtype),

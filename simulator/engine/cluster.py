@@ -333,6 +333,9 @@ class Cluster:
         sequence.on_replica = False
         self._requests[sequence.replica] -= 1
         self._tokens[sequence.replica] -= sequence.load_tokens
+        if self.control is not None:
+            for listener in self.control.on_left:
+                listener(sequence.replica)
 
     def conclude(self, sequence: Sequence, now: int, outcome: Outcome, reason: str) -> None:
         """End a request that is on no replica."""

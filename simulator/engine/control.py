@@ -150,6 +150,8 @@ class Control:
         outcome and the reason; True: it was taken over (its client will try again), and doesn't end.
     on_end
         Called with the sequence, the time and the outcome when a request has ended for good; perhaps in a step.
+    on_left
+        Called with the number of a replica that a request has left without ending there.
     on_no_replica
         Called with the sequence and the time where no replica takes requests; by default the request waits for one.
     on_members
@@ -166,6 +168,7 @@ class Control:
         number = len(cluster.replicas)
         self._closed_by: list[set[str]] = [set() for _ in range(number)]
         self._alive = [True] * number
+        self._down: dict[int, list[list[int]]] = {}
         self.live: dict[int, Sequence] = {}
         self.transits: dict[int, Transit] = {}
         self._homeless: dict[int, Sequence] = {}
@@ -176,6 +179,7 @@ class Control:
         self.before_routing: list[Callable[[Sequence, int], bool]] = []
         self.before_end: list[Callable[[Sequence, int, Outcome, str], bool]] = []
         self.on_end: list[Callable[[Sequence, int, Outcome], None]] = []
+        self.on_left: list[Callable[[int], None]] = []
         self.on_members: list[Callable[[int], None]] = []
         self.on_no_replica: Callable[[Sequence, int], None] = self._wait_for_a_replica
         self.arrivals = self.scope(cluster.router, range(number), cluster.rng)
@@ -341,7 +345,32 @@ class Control:
                 go_on.append(transit)
         return go_on
 
+    def goes_down(self, index: int) -> None:
+        """Note that a replica is paid for no more, and draws no power: its GPUs are given back."""
+        self._down.setdefault(index, []).append([self.now_ns])
+
+    def goes_up(self, index: int) -> None:
+        """Note that one that was given back is paid for again."""
+        self._down[index][-1].append(self.now_ns)
+
+    @property
+    def any_down(self) -> bool:
+        """Whether a replica was ever given back."""
+        return bool(self._down)
+
+    def up_ns(self, index: int, start_ns: int, end_ns: int) -> int:
+        """Return for how long between two times a replica was paid for."""
+        up = end_ns - start_ns
+        for begin, *end in self._down.get(index, ()):
+            up -= max(0, min(end_ns, end[0] if end else end_ns) - max(start_ns, begin))
+        return up
+
     # ---------------------------------------------------------------------------------------------- requests
+
+    @property
+    def num_homeless(self) -> int:
+        """Requests that wait because no replica takes any."""
+        return len(self._homeless)
 
     def arrive(self, sequence: Sequence, now: int) -> None:
         """Take in a request that has just reached the cluster."""

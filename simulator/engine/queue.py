@@ -67,12 +67,13 @@ class KeyedQueue:
     The key is the policy's and is asked once, when a request is first queued.
     """
 
-    __slots__ = ("_heap", "_policy", "_size")
+    __slots__ = ("_heap", "_policy", "_size", "_tickets")
 
     def __init__(self, policy: QueueingPolicy) -> None:
         self._policy = policy
         self._heap: list[tuple[float, int, int, Sequence]] = []
         self._size = 0
+        self._tickets = 0  # one a push: an attempt at a request must not be taken for one before
 
     def __len__(self) -> int:
         return self._size
@@ -103,12 +104,13 @@ class KeyedQueue:
         self._push(sequence)
 
     def _push(self, sequence: Sequence) -> None:
-        sequence.ticket += 1
+        self._tickets += 1
+        sequence.ticket = self._tickets
         heappush(self._heap, (sequence.queue_key, sequence.arrival_order, sequence.ticket, sequence))
         self._size += 1
 
     def remove(self, sequence: Sequence) -> None:
-        sequence.ticket += 1
+        sequence.ticket = 0
         self._size -= 1
         heap = self._heap
         while heap and heap[0][3].ticket != heap[0][2]:

@@ -247,9 +247,9 @@ def pool_nodes(resolved: Resolved, replicas: Sequence[int] | None = None) -> lis
     Parameters
     ----------
     replicas
-        Of each pool, where it may have more than the scenario begins with; None: as the scenario says.
+        Of each pool; None: as many as the scenario lets it have.
     """
-    counts = [each.pool.replicas for each in resolved.pools] if replicas is None else replicas
+    counts = [each.max_replicas for each in resolved.pools] if replicas is None else replicas
     return [
         PoolNodes(each.pool.name, each.node, each.accelerator, each.plan, count)
         for each, count in zip(resolved.pools, counts, strict=True)

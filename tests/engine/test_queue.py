@@ -60,3 +60,17 @@ def test_an_empty_queue_has_no_first(make) -> None:
         sequence = Sequence(0, 0, 1, 1)
         assert queue.push(sequence)
         queue.remove(sequence)
+
+
+def test_another_attempt_at_a_request_is_not_taken_for_the_one_before() -> None:
+    queue = KeyedQueue(Priority())
+    first, lost = Sequence(0, 0, 10, 1), Sequence(1, 0, 10, 1)
+    first.arrival_order, lost.arrival_order = 1, 2
+    queue.push(first)
+    queue.push(lost)
+    queue.remove(lost)
+    again = lost.successor()
+    queue.push(again)
+    queue.remove(first)
+    assert list(queue) == [again]
+    assert queue.first is again

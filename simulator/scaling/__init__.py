@@ -1,0 +1,1 @@
+"""Replicas that start and end while a run goes on: cold starts, draining, and who asks for them."""

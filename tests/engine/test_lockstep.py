@@ -106,7 +106,7 @@ def test_one_rank_with_work_is_one_engine():
 
 
 @pytest.mark.parametrize("policy", ["vllm-v1", "sglang", "trtllm", "orca"])
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     options=workloads(),
     budget=st.sampled_from([16, 512]),
@@ -185,7 +185,7 @@ def test_prompts_wait_no_longer_than_the_timeout():
 
 
 @pytest.mark.parametrize("overlap", [False, True])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(requests=REQUESTS, acts=ACTS, ranks=st.sampled_from([2, 3]), prefill_balance=st.sampled_from([None, (4, 1)]))
 def test_with_requests_moved_and_ranks_lost_or_slow_fast_forward_equals_stepwise(
     requests: list[Request], acts: Any, ranks: int, prefill_balance: tuple[int, int] | None, overlap: bool

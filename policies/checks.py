@@ -22,9 +22,12 @@ from dataclasses import fields
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from policies import registry
 from policies.budget import KVBudget, ModelFacts
 from policies.protocols import (
+    AdmissionPolicy,
     BalancingPolicy,
     BatchingPolicy,
     KVBudgetPolicy,
@@ -38,6 +41,7 @@ from policies.protocols import (
     ScalingPolicy,
 )
 from policies.testing import (
+    FakeAdmission,
     FakeArrival,
     FakeBlock,
     FakeCluster,
@@ -392,6 +396,42 @@ def check_follows_replica_count(factory: Factory) -> None:
             assert 0 <= chosen < replicas, f"returns replica {chosen} of {replicas}"
 
 
+# -------------------------------------------------------------------------------------------------- admission
+
+
+def _admissions(policy: AdmissionPolicy) -> list[str]:
+    """Return what is said to 300 requests, in an idle cluster first, then in one that is more and more loaded."""
+    rng = random.Random(7)
+    said, started = [], 0
+    for number in range(300):
+        load = number * number // 100
+        started += rng.randrange(2000)
+        cluster = FakeAdmission(
+            np.array([load, load + rng.randrange(20)], np.int64),
+            np.array([100 * load, 120 * load], np.int64),
+            np.random.default_rng(number),
+            now_s=0.2 * number,
+            waiting_requests=load,
+            waiting_tokens=100 * load,
+            started_tokens=started,
+            first_tokens_s=[0.2 * number - 0.1 * i for i in range(load)],
+            mean_decode_s=5.0 if number > 20 else math.nan,
+        )
+        said.append(policy.admit(FakeArrival(number, rng.randrange(1, 500), tenant=rng.choice("ab")), cluster))
+    return said
+
+
+def check_admits(factory: Factory) -> None:
+    """Check that the answer is a text, empty for the first in an idle cluster, and the same for the same requests."""
+    policy, other = factory(), factory()
+    assert isinstance(policy, AdmissionPolicy) and isinstance(other, AdmissionPolicy), f"is a {policy.kind} policy"
+    said = _admissions(policy)
+    for answer in said:
+        assert isinstance(answer, str), f"returns a {type(answer).__name__}; return the reason, or an empty text"
+    assert not said[0], f"rejects the first request of an idle cluster: {said[0]}"
+    assert said == _admissions(other), "two instances decided differently"
+
+
 # ----------------------------------------------------------------------------------- ranks and experts
 
 
@@ -568,6 +608,7 @@ CHECKS: dict[str, tuple[Callable[[Factory], None], ...]] = {
     ),
     "queueing": (*_EVERY, check_keys_order, check_works_without_predictor, check_chooses_a_tenant_who_waits),
     "routing": (*_EVERY, check_routes_to_replicas, check_same_seed_same_routes, check_follows_replica_count),
+    "admission": (*_EVERY, check_admits),
     "balancing": (*_EVERY, check_chooses_ranks),
     "parallelism": (*_EVERY, check_places_every_expert),
     "rescheduling": (*_EVERY, check_moves_are_possible),

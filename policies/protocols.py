@@ -822,6 +822,51 @@ class RoutingPolicy(Policy):
         return {}
 
 
+class AdmissionView(ClusterView, Protocol):
+    """What an admission policy sees: the replicas as a router does, and how the requests that were let in get on.
+
+    A gateway knows the latter because answers are streamed through it.
+    """
+
+    @property
+    def waiting_requests(self) -> int:
+        """Requests let in that have no first token yet."""
+        ...
+
+    @property
+    def waiting_tokens(self) -> int:
+        """Prompt tokens of them."""
+        ...
+
+    @property
+    def started_tokens(self) -> int:
+        """Prompt tokens of all requests that got their first token so far; only grows."""
+        ...
+
+    def decoding(self, since_s: float) -> int:
+        """Return how many requests got their first token at this time or later and have not ended."""
+        ...
+
+    @property
+    def mean_decode_s(self) -> float:
+        """Mean time from first to last token of the requests that finished so far, seconds; NaN before the first."""
+        ...
+
+
+@dataclass
+class AdmissionPolicy(Policy):
+    """Lets a request in, or rejects it. Asked of each attempt, before it is routed; it may keep state."""
+
+    kind: ClassVar[str] = "admission"
+
+    def admit(self, request: ArrivalView, cluster: AdmissionView) -> str:
+        """Return why the request is rejected, in words without its number; empty: it is let in.
+
+        ``cluster`` has at least one replica.
+        """
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
 class Move:
     """Let a running request go on at another replica, its KV moved there.

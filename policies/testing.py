@@ -809,6 +809,21 @@ class FakeCluster:
         return cls(loads, token_loads, np.random.default_rng(seed))
 
 
+@dataclass(frozen=True)
+class FakeAdmission(FakeCluster):
+    """A cluster as an admission policy sees it; see `policies.protocols.AdmissionView`."""
+
+    waiting_requests: int = 0
+    waiting_tokens: int = 0
+    started_tokens: int = 0
+    first_tokens_s: Sequence[float] = ()
+    mean_decode_s: float = math.nan
+
+    def decoding(self, since_s: float) -> int:
+        """Return how many of ``first_tokens_s`` are no earlier."""
+        return sum(first_s >= since_s for first_s in self.first_tokens_s)
+
+
 class FakeRanks:
     """A `policies.protocols.RanksView`: what was sent to each rank and has not ended; one request runs at a time."""
 

@@ -164,7 +164,7 @@ def build(resolved: Resolved, trace: Trace, *, stepwise: bool = False, keep_batc
         sample_interval_ns=to_ns(interval_s),
         keep_batches=keep_batches,
         fast_forward=not stepwise,
-        features=make_features(resolved, configs),
+        features=make_features(resolved, configs, trace),
         make_network=partial(build_network, resolved=resolved),
     )
     _note_unused(trace, scenario, notes)
@@ -189,6 +189,8 @@ def build(resolved: Resolved, trace: Trace, *, stepwise: bool = False, keep_batc
 def _policies(resolved: Resolved) -> tuple[type[Policy], ...]:
     cluster = resolved.scenario.cluster
     refs: list[PolicyRef] = [resolved.scenario.router]
+    if resolved.scenario.admission is not None:
+        refs.append(resolved.scenario.admission)
     if resolved.scenario.disaggregation is not None:
         refs.append(resolved.scenario.disaggregation.decode_router)
     refs += [ref for ref in (cluster.rescheduler, cluster.scaler) if ref is not None]
@@ -302,8 +304,8 @@ def _note_unused(trace: Trace, scenario: Scenario, notes: list[str]) -> None:
         )
     if trace.adapter is not None:
         notes.append("the trace names adapters; they are not modelled yet")
-    if trace.deadline_s is not None:
-        notes.append("the trace has deadlines; they are not modelled yet")
+    if trace.deadline_s is not None and not (scenario.clients is not None and scenario.clients.deadlines):
+        notes.append("the trace has deadlines, which nobody heeds; 'clients.deadlines: true' lets clients give up then")
     if trace.parent_id is not None and scenario.workload.loop.kind == "open":
         notes.append("the trace has sessions; the loop 'open' sends every turn at its own arrival time")
 

@@ -12,20 +12,33 @@ if TYPE_CHECKING:
     from simulator.engine.control import Feature
     from simulator.engine.replica import ReplicaConfig
     from simulator.resolve import Resolved
+    from workloads import Trace
 
 SECTIONS = ("disaggregation", "rescheduling", "scaling", "admission", "clients", "faults", "kv_tiers")
 """Sections of the summary that features fill; null in a run without the feature."""
 
 
-def make_features(resolved: Resolved, configs: Sequence[ReplicaConfig]) -> list[Feature]:
+def make_features(resolved: Resolved, configs: Sequence[ReplicaConfig], trace: Trace) -> list[Feature]:
     """Return the features that a scenario asks for, in the order in which they see a request.
 
     Parameters
     ----------
     configs
         Of each replica, in the order of the pools.
+    trace
+        The requests.
     """
+    scenario = resolved.scenario
     features: list[Feature] = []
+    if scenario.admission is not None:
+        from simulator.admission.making import make_admission
+
+        features.append(make_admission(scenario.admission, scenario.seed))
+    if scenario.clients is not None:
+        from simulator.clients import ClientsFeature
+
+        deadlines_s = trace.deadline_s if scenario.clients.deadlines else None
+        features.append(ClientsFeature(scenario.clients, scenario.seed, deadlines_s))
     if resolved.scenario.disaggregation is not None:
         from simulator.disaggregation.making import make_disaggregation
 
@@ -38,4 +51,8 @@ def make_features(resolved: Resolved, configs: Sequence[ReplicaConfig]) -> list[
         from simulator.scaling.making import make_scaling
 
         features.append(make_scaling(resolved))
+    if scenario.faults is not None:
+        from simulator.faults.making import make_faults
+
+        features.append(make_faults(resolved))
     return features

@@ -114,6 +114,8 @@ def resolve(scenario: Scenario) -> Resolved:
     for key, kind in (("rescheduler", "rescheduling"), ("scaler", "scaling")):
         if data["cluster"].get(key) is not None:
             data["cluster"][key] = _full_policy(kind, data["cluster"][key])
+    if scenario.admission is not None:
+        data["admission"] = _full_policy("admission", data["admission"])
     disaggregation = decide(scenario.disaggregation, pools)
     if disaggregation is not None:
         data["disaggregation"] = disaggregation.model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -139,6 +141,8 @@ def policy_maker(kind: str, name: str, params: Mapping[str, Any]) -> Callable[[]
 def _predictor(data: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Return the predictor that the policies of a resolved scenario prefer, and a note where it is one."""
     refs = [("routing", data["router"])]
+    if "admission" in data:
+        refs.append(("admission", data["admission"]))
     for pool in data["cluster"]["pools"]:
         refs += [("batching", pool["batching"]), ("queueing", pool["queueing"])]
     wanted = {registry.make(kind, ref["name"], ref["params"]).preferred_predictor() for kind, ref in refs}

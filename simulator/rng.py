@@ -18,4 +18,13 @@ PREDICTOR = "predictor"
 EXPERTS = "experts.routing"
 """Popularity of routed experts."""
 
-__all__ = ["DECODE_ROUTER", "EXPERTS", "PREDICTOR", "ROUTER", "stream"]
+ADMISSION = "admission"
+"""Draws of admission policies."""
+
+CLIENTS = "clients.backoff"
+"""Jitter before retries, one stream a client: this and the row."""
+
+FAULTS = "faults"
+"""Times of failures and repairs, one stream a component: this, its kind and its name."""
+
+__all__ = ["ADMISSION", "CLIENTS", "DECODE_ROUTER", "EXPERTS", "FAULTS", "PREDICTOR", "ROUTER", "stream"]

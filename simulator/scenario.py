@@ -19,11 +19,14 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from simulator import scenario_yaml
 from simulator.presets import with_preset
+from simulator.scenario_admission import AdmissionRef
 from simulator.scenario_base import AUTO, Count, Duration, Factor, Part, PolicyRef, Seconds, Share, Text
+from simulator.scenario_clients import Clients
 from simulator.scenario_disaggregation import Disaggregation, Role
 from simulator.scenario_errors import Path as KeyPath
 from simulator.scenario_errors import Problem, ScenarioError, dotted, problems_of
 from simulator.scenario_experts import BalancingRef, Experts, PrefillBalance
+from simulator.scenario_faults import Faults
 from simulator.scenario_keys import anchor_paths, set_key
 from simulator.scenario_kv_budget import KVBudgetRef
 from simulator.scenario_network import NetworkPart
@@ -559,6 +562,12 @@ class Scenario(Part):
     """Which replica serves a request."""
     disaggregation: Disaggregation | None = None
     """How requests go from pools of role ``prefill`` to those of role ``decode``; left out: as their engine does it."""
+    admission: AdmissionRef | None = None
+    """Who is let in, asked of every attempt before it is routed; left out: everybody."""
+    clients: Clients | None = None
+    """How long clients wait, and whether they try again; left out: for ever."""
+    faults: Faults | None = None
+    """What breaks; left out: nothing."""
     network: NetworkPart = Field(default_factory=NetworkPart)
     """What joins the nodes."""
     predictor: Predictor = Field(default_factory=Predictor)

@@ -9,7 +9,7 @@ from typing import Any
 from simulator.scenario_errors import Path as KeyPath
 from simulator.scenario_errors import Problem, ScenarioError, dotted
 
-SHORT_KEYS = {"generator": "kind", "loop": "kind", "cost": "kind", "predictor": "kind"}
+SHORT_KEYS = {"generator": "kind", "loop": "kind", "cost": "kind", "predictor": "kind", "health": "kind"}
 """Parts that may be written as a name alone, and which key the name then is; elsewhere it is ``name``."""
 
 
@@ -75,6 +75,7 @@ def anchor_paths(data: dict[str, Any], folder: Path) -> None:
     anchor_policy(data, "router")
     anchor_policy(cluster, "rescheduler")
     anchor_policy(cluster, "scaler")
+    anchor_policy(data, "admission")
     pools = cluster.get("pools") if isinstance(cluster, dict) else None
     for pool in pools if isinstance(pools, list) else []:
         anchor(pool, "accelerator", is_profile_file)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simulator.disaggregation.telling import disaggregation_line
+from simulator.faults.telling import control_lines
 from simulator.lockstep_result import lockstep_line
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ def details(summary: Mapping[str, Any]) -> Iterator[Line]:
         yield "Shared KV", f"decodes read {percent(shared['read_share'])} of the KV that each alone would have read", ""
     if summary["disaggregation"]:
         yield "Handover", disaggregation_line(summary["disaggregation"]), ""
+    yield from control_lines(summary)
     if summary["links"]["links"]:
         yield "Links", _links(summary["links"]["links"]), ""
     for name, place in (summary["offload"]["pools"] or {}).items():

@@ -71,6 +71,7 @@ FLAGS: tuple[KeyFlag, ...] = (
     KeyFlag("--scaler", "cluster.scaler", str, "How many replicas pools have; needs --max-replicas."),
     _pool("--min-replicas", "min_replicas", int, "Fewest replicas that the scaler may leave."),
     _pool("--max-replicas", "max_replicas", int, "Most replicas that the scaler may ask for."),
+    KeyFlag("--admission", "admission", str, "Who is let in, before requests are routed."),
     KeyFlag("--predictor", "predictor", str, "What policies are told of output lengths: auto, none or oracle."),
     _pool("--max-num-seqs", "engine.max_num_seqs", int, "Most requests that run at a time on a replica."),
     _pool("--max-num-batched-tokens", "engine.max_num_batched_tokens", int, "Most tokens of one step."),

@@ -156,6 +156,8 @@ class Control:
         Called with the sequence and the time where no replica takes requests; by default the request waits for one.
     on_members
         Called with the time when replicas have begun or stopped to take requests.
+    sent_in_vain
+        Requests sent to each replica while it was dead.
     transits
         Requests between two replicas, by row.
     live
@@ -173,6 +175,7 @@ class Control:
         self.transits: dict[int, Transit] = {}
         self._homeless: dict[int, Sequence] = {}
         self._stranded: dict[int, Sequence] = {}
+        self.sent_in_vain = [0] * number
         self._ticks = 0
         self._idle_events = 0
         self.scopes: list[Scope] = []
@@ -399,6 +402,7 @@ class Control:
         if self._alive[index]:
             self.cluster.send(sequence, index, now)
         else:
+            self.sent_in_vain[index] += 1
             self.strand(sequence, index)
 
     def strand(self, sequence: Sequence, index: int) -> None:
@@ -474,6 +478,8 @@ class Control:
     def _hand_over(self, row: int, sequence: Sequence, then: Callable[[Sequence, int], None]) -> None:
         if self.live.get(row) is sequence:
             then(sequence, self.now_ns)
+        else:
+            self.withdraw(row, then)  # somebody else took it in that nanosecond
 
     def try_again(self, sequence: Sequence, now: int) -> None:
         """Begin a request that is on no replica anew: a new attempt, nothing kept of the one before."""

@@ -1,0 +1,1 @@
+"""Admission policies: who is let in, and who is told at once to come back later."""

@@ -1,0 +1,16 @@
+"""The part of a scenario that says who is let in."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from simulator.scenario_base import PolicyRef
+
+
+class AdmissionRef(PolicyRef):
+    """The policy that lets requests in or rejects them, before they are routed."""
+
+    kind: ClassVar[str] = "admission"
+
+
+__all__ = ["AdmissionRef"]

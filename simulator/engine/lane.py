@@ -112,7 +112,6 @@ class Lane:
         self.waiting = replica.waiting
         self.swapped = replica.swapped
         self.group = replica.new_decode_group()
-        self.group.first_tokens = replica.recorder.first_token
         self.prefilling: list[Sequence] = []
         self.sequences: dict[Sequence, None] = {}
         self.plan = Plan(self)

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from simulator.engine.clock import NS_PER_S
 from simulator.engine.histogram import DurationHistogram
+from simulator.errors import InputError
 
 if TYPE_CHECKING:
     from simulator.engine.sequence import Sequence
@@ -107,6 +109,10 @@ class Recorder:
         self.output_tokens[row] = self.cached_tokens[row] = 0
 
 
+MOST_SAMPLES = 20_000_000
+"""Rows of the time series at most: some 5 GB of memory by the time that they are tables."""
+
+
 class Timeline:
     """Samples of the replicas, taken just before whatever happens at the sample's instant; counters are cumulative."""
 
@@ -127,6 +133,21 @@ class Timeline:
         self._rows = array("q")
         self.append = self._rows.extend
         """Append one sample: a tuple in the order of ``FIELDS``."""
+
+    def expect(self, count: int, now_ns: int, interval_ns: int) -> None:
+        """Refuse ``count`` more samples where there would be too many: memory ends before the run does.
+
+        Raises
+        ------
+        InputError
+            Naming the key that makes them fewer.
+        """
+        if len(self._rows) // len(self.FIELDS) + count > MOST_SAMPLES:
+            raise InputError(
+                f"after {now_ns / NS_PER_S:,.0f} s of simulated time there are more than {MOST_SAMPLES:,} samples of the "
+                f"replicas; set measure.sample_interval_s above the {interval_ns / NS_PER_S:g} s that it is, or look for "
+                "what makes the run so long (a slow link or disk, long steps)"
+            )
 
     def append_many(self, samples: npt.NDArray[np.int64]) -> None:
         """Append samples, shape (n, fields)."""

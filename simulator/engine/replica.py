@@ -482,7 +482,9 @@ class Replica:
     def sample_until(self, now_ns: int) -> None:
         """Take the samples that are due, as the replica stood just before each one's instant."""
         interval, first = self.recorder.sample_interval_ns, self.next_sample_ns
-        self.next_sample_ns = end = first + ((now_ns - first) // interval + 1) * interval
+        count = (now_ns - first) // interval + 1
+        self.recorder.timeline.expect(count, now_ns, interval)
+        self.next_sample_ns = end = first + count * interval
         if end - first > _FEW_SAMPLES * interval and self.num_stages == 1 and not self.lanes[0].plan.chunks:
             self._sample_decodes(np.arange(first, end, interval))
             return

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simulator.engine import recorder as recorder_module
 from simulator.engine import replica as replica_module
 from simulator.engine.cluster import Cluster
 from simulator.engine.replica import Replica
+from simulator.errors import InputError
 from tests.engine.support import MS, LinearCost, Request, fingerprint, simulate
 
 GROWING = LinearCost(10 * MS, kv=1000)
@@ -48,6 +50,17 @@ def test_samples_of_a_long_run_by_hand(taken_at_once: list[tuple[int, int]]) -> 
     assert found["kv_blocks"] == [-(-(6 + i) // 4) for i in range(61)]
     assert found["running"] == [1] * 61
     assert found["waiting"] == [0] * 61
+
+
+def test_more_samples_than_memory_holds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A request a second from 1 s on, each one step of 10 ms; a sample every 10 ms: 100 until 1 s, 100 more a second.
+    requests = [Request(second * 1000 * MS, 4, 1) for second in range(1, 4)]
+    monkeypatch.setattr(recorder_module, "MOST_SAMPLES", 301)
+    assert len(timeline(simulate(requests, sample_ns=10 * MS))["t_ns"]) == 301
+    monkeypatch.setattr(recorder_module, "MOST_SAMPLES", 300)
+    for fast_forward in (True, False):
+        with pytest.raises(InputError, match=r"after 3 s of simulated time .* above the 0\.01 s that it is"):
+            simulate(requests, sample_ns=10 * MS, fast_forward=fast_forward)
 
 
 def test_samples_of_a_long_run_of_chunks_by_hand() -> None:

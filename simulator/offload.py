@@ -183,7 +183,7 @@ def plan_offload(
         nccl=nccl_bytes(plan.gpus),
         cuda_graphs=0,
         cuda_graphs_in_budget=False,
-        kv_bytes=setup.gpu_bytes - math.ceil(needs["gpu"].fixed),
+        kv_bytes=math.ceil(needs["gpu"].per_token * tokens),
         kv_window_bytes=0,
         kv_bytes_per_token=sizes.kv,
         block_size=limits["block_size"],

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from simulator import InputError, Scenario, run
-from simulator.resolve import resolve
+from simulator.resolve import memory_line, resolve
 from tests.test_run import assert_same
 from workloads import Trace
 
@@ -54,6 +54,8 @@ def test_what_the_tiers_hold_by_hand() -> None:
     assert each.offload.used_bytes["cpu"] <= 200 * 2**30 < each.offload.used_bytes["cpu"] + 16 * 2 * 48 * 7168 * 2
     # The GPU: two layers on their way, the hidden states of the block and one batch's widest operator.
     assert each.memory.weights == 2 * each.offload.setup.sizes.layer
+    assert each.memory.kv_bytes == 0
+    assert "KV 0.0, " in memory_line(each.memory) and ", free " in memory_line(each.memory)
 
 
 def test_fast_forward_equals_stepwise() -> None:

@@ -524,9 +524,10 @@ def memory_line(memory: MemoryPlan) -> str:
         return f"KV {blocks}, as given"
     unused = memory.budget - memory.needed - memory.kv_bytes  # where another tier than the GPU is full first
     free = f"free {unused / 1e9:.1f}, " if unused >= 0.05e9 else ""
+    other = memory.needed - memory.weights
     return (
         f"{memory.total / 1e9:.1f} GB a GPU: weights {memory.weights / 1e9:.1f}, KV {memory.kv_bytes / 1e9:.1f}, "
-        f"other {(memory.needed - memory.weights) / 1e9:.1f}, {free}left alone {memory.reserve / 1e9:.1f}; {blocks} of KV"
+        f"other {other / 1e9:.1f}, {free}left alone {memory.reserve / 1e9:.1f}; {blocks} of KV"
     )
 
 

@@ -144,9 +144,9 @@ class Timeline:
         """
         if len(self._rows) // len(self.FIELDS) + count > MOST_SAMPLES:
             raise InputError(
-                f"after {now_ns / NS_PER_S:,.0f} s of simulated time there are more than {MOST_SAMPLES:,} samples of the "
-                f"replicas; set measure.sample_interval_s above the {interval_ns / NS_PER_S:g} s that it is, or look for "
-                "what makes the run so long (a slow link or disk, long steps)"
+                f"after {now_ns / NS_PER_S:,.0f} s of simulated time there are more than {MOST_SAMPLES:,} samples of "
+                f"the replicas; set measure.sample_interval_s above the {interval_ns / NS_PER_S:g} s that it is, or "
+                "look for what makes the run so long (a slow link or disk, long steps)"
             )
 
     def append_many(self, samples: npt.NDArray[np.int64]) -> None:

@@ -48,7 +48,7 @@ def test_a_prompt_machine_takes_tokens_while_memory_is_spoken_for_and_goes_home(
 
 def test_where_all_is_full_the_least_loaded_machine_serves_alone() -> None:
     requests = [Request(i, 200, 9) for i in range(4)]
-    cluster, feature = serve(requests, ["prefill", "decode"], keys=SPLITWISE, blocks=20, max_len=300, **OPTIONS)
+    _cluster, feature = serve(requests, ["prefill", "decode"], keys=SPLITWISE, blocks=20, max_len=300, **OPTIONS)
     told = feature.describe()
     assert told["served_alone"] == 2
     assert told["handovers"] + told["stayed"] == 4

@@ -169,7 +169,7 @@ class Control:
         self.env = cluster.env
         number = len(cluster.replicas)
         self._closed_by: list[set[str]] = [set() for _ in range(number)]
-        self._alive = [True] * number
+        self._dead_by: list[set[str]] = [set() for _ in range(number)]
         self._down: dict[int, list[list[int]]] = {}
         self.live: dict[int, Sequence] = {}
         self.transits: dict[int, Transit] = {}
@@ -268,7 +268,7 @@ class Control:
 
     def is_alive(self, index: int) -> bool:
         """Tell whether a replica is up: whether what is sent there gets there."""
-        return self._alive[index]
+        return not self._dead_by[index]
 
     def open(self, index: int, by: str = "") -> None:
         """Let routers choose a replica again, as far as the one who closed it is concerned; others may keep it so."""
@@ -304,14 +304,19 @@ class Control:
             for sequence in homeless.values():
                 self.route(sequence, now)
 
-    def lose(self, index: int) -> list[Sequence]:
+    def lose(self, index: int, by: str = "") -> list[Sequence]:
         """Let a replica die at this instant; return the requests that were lost with it, in the order of arrival.
 
         They are on no replica then, and the caller decides what becomes of each: `try_again`, `carry_on` or
         `conclude`; if not at once, then only where `live` still has this very sequence. Close the replica first, unless
         routers don't know yet.
+
+        Parameters
+        ----------
+        by
+            Who: the name of a feature. Until all who let it die have restored it, it is dead.
         """
-        self._alive[index] = False
+        self._dead_by[index].add(by)
         now = self.now_ns
         replica = self.cluster.replicas[index]
         go_on = self._abort_transits(index)
@@ -326,9 +331,9 @@ class Control:
             transit.destination_lost(now)
         return sorted(lost, key=lambda sequence: sequence.arrival_order)
 
-    def restore(self, index: int) -> None:
-        """Let a replica that died be up again, empty; `open` lets routers choose it."""
-        self._alive[index] = True
+    def restore(self, index: int, by: str = "") -> None:
+        """Let a replica that died be up again, empty, unless it is dead for another reason; routers: see `open`."""
+        self._dead_by[index].discard(by)
         self.cluster.replicas[index].lanes[0].wake()  # for those who asked for something between its steps meanwhile
 
     def abandon(self, index: int) -> None:
@@ -399,7 +404,7 @@ class Control:
     def send(self, sequence: Sequence, index: int, now: int) -> None:
         """Send a request that is on no replica to one; it is stranded there if that is dead and nobody noticed yet."""
         self.live[sequence.request_id] = sequence
-        if self._alive[index]:
+        if not self._dead_by[index]:
             self.cluster.send(sequence, index, now)
         else:
             self.sent_in_vain[index] += 1

@@ -313,6 +313,11 @@ class FaultsFeature:
             unit.turn += 1
             if unit.outage is not None and unit.outage.ready_ns < 0:
                 continue  # it was just starting: the outage goes on
+            unit.lost = tuple(index for index in unit.ranks if control.is_alive(index))
+            if not unit.lost:  # it was not up anyway
+                for index in unit.ranks:
+                    control.lose(index, self.name)
+                continue
             was_closed = unit.opening is not None
             if unit.opening is not None:
                 control.cancel(unit.opening)
@@ -321,10 +326,9 @@ class FaultsFeature:
                 unit.outage.serving_ns = now  # ready and not found yet: one outage after the other
             unit.outage = outage = Outage(unit.number, now)
             self._outages.append(outage)
-            unit.lost = tuple(index for index in unit.ranks if control.is_alive(index))
             unit.in_vain_before = self._sent_in_vain(unit)
-            for index in unit.lost:
-                for sequence in control.lose(index):
+            for index in unit.ranks:
+                for sequence in control.lose(index, self.name):
                     event.requests_lost += 1
                     event.kv_tokens_lost += sequence.computed_tokens
                     event.output_tokens_lost += sequence.base_generated
@@ -401,9 +405,13 @@ class FaultsFeature:
         restart = self._part.restart
         if factor is None:
             factor, slow_ns = restart.slow_factor, to_ns(restart.slow_s)
+        if unit.outage is None:
+            for index in unit.ranks:
+                self._control.restore(index, self.name)
+            return
         turn = unit.turn
         init = partial(self._initialise, unit, turn, factor, slow_ns)
-        if restart.weights == "none" or not unit.lost:
+        if restart.weights == "none":
             init()
             return
         network, left = self._control.network, set(unit.lost)
@@ -428,8 +436,8 @@ class FaultsFeature:
         control, now, outage = self._control, self._control.now_ns, unit.outage
         assert outage is not None
         outage.ready_ns = now
-        for index in unit.lost:
-            control.restore(index)
+        for index in unit.ranks:
+            control.restore(index, self.name)
         if unit.noticing is not None:
             # Nobody noticed: connections to the old process break now.
             control.cancel(unit.noticing)

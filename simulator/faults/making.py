@@ -22,7 +22,7 @@ def make_faults(resolved: Resolved) -> FaultsFeature:
     sizes = [
         -(-weight_bytes(resolved.model, each.pool.dtypes.weights) // each.plan.dp)
         for each in resolved.pools
-        for _ in range(each.pool.replicas * each.plan.dp)
+        for _ in range(each.max_replicas * each.plan.dp)
     ]
     return FaultsFeature(part, resolved.scenario.seed, sizes)
 

@@ -186,7 +186,7 @@ WAYS = st.sampled_from(
     ids=["plain", "prefixes", "async"],
 )
 @given(requests=REQUESTS, acts=ACTS, keys=WAYS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_fast_forward_equals_stepwise(
     policy: Any,
     options: dict[str, Any],
@@ -217,7 +217,7 @@ def test_fast_forward_equals_stepwise(
 
 
 @given(requests=REQUESTS, keys=WAYS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_every_byte_is_sent_once_and_every_token_comes(requests: list[Request], keys: dict[str, Any]) -> None:
     if keys["transfer"] == "layer-wise":  # which sends the KV of one-token answers too: nobody knows it beforehand
         requests = [replace(request, output=request.output + 1) for request in requests]

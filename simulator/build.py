@@ -21,6 +21,7 @@ from simulator.errors import InputError, did_you_mean
 from simulator.expert_plan import expert_load
 from simulator.features import make_features
 from simulator.kv_budget import budget_cost
+from simulator.kv_tiers.making import wants_tiers
 from simulator.models import kv_bytes_per_token, weight_bytes, weight_formats
 from simulator.network.cluster_network import build_network
 from simulator.power.model import PowerModel, power_model, with_watch
@@ -338,6 +339,7 @@ def _replica_configs(
         num_kv_blocks=memory.num_kv_blocks,
         block_size=block_size,
         prefix_unit_blocks=hashes.block_tokens // block_size if hashes is not None and limits.prefix_caching else 0,
+        kv_tiers=wants_tiers(pool),
         num_stages=each.plan.pp,
         async_scheduling=bool(limits.async_scheduling),
         window=resolved.model.sliding_window,

@@ -55,4 +55,8 @@ def make_features(resolved: Resolved, configs: Sequence[ReplicaConfig], trace: T
         from simulator.faults.making import make_faults
 
         features.append(make_faults(resolved))
+    if any(each.pool.kv_tiers is not None for each in resolved.pools):
+        from simulator.kv_tiers.making import make_kv_tiers
+
+        features.append(make_kv_tiers(resolved))
     return features

@@ -242,6 +242,9 @@ def _resolve_pool(pool: Pool, index: int, model: ModelSpec) -> ResolvedPool:
         "queueing", {**(data.get("queueing") or {}), "name": _queueing(pool, batching, index)}
     )
     data["kv_eviction"] = _full_policy("kv_eviction", data["kv_eviction"])
+    if pool.kv_tiers is not None:
+        for tier in data["kv_tiers"]["tiers"]:
+            tier["eviction"] = _full_policy("kv_eviction", tier["eviction"])
     if pool.kv_budget is not None:
         data["kv_budget"] = _full_policy("kv_budget", data["kv_budget"])
     data["dtypes"].setdefault("kv", model.base_dtype)

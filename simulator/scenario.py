@@ -29,6 +29,7 @@ from simulator.scenario_experts import BalancingRef, Experts, PrefillBalance
 from simulator.scenario_faults import Faults
 from simulator.scenario_keys import anchor_paths, set_key
 from simulator.scenario_kv_budget import KVBudgetRef
+from simulator.scenario_kv_tiers import KVTiers
 from simulator.scenario_network import NetworkPart
 from simulator.scenario_offload import Offload
 from simulator.scenario_power import PoolPower, Power
@@ -398,6 +399,8 @@ class Pool(Part):
     """Which cached blocks go first."""
     kv_budget: KVBudgetRef | None = None
     """What is kept of each request's keys and values; left out: everything."""
+    kv_tiers: KVTiers | None = None
+    """Where cached KV goes when it leaves the GPUs, and what is loaded from there; left out: nowhere."""
     swap: Swap = Field(default_factory=Swap)
     """How KV blocks are copied to host memory and back."""
     price_per_gpu_hour: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | None = None

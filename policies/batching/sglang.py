@@ -110,7 +110,9 @@ class Sglang(BatchingPolicy):
                 return
             # SGLang counts the whole prompt as spoken for when it starts the first chunk; taking it says the same.
             if not plan.prefill(request, chunk, reserve_tokens=request.remaining_prefill):
-                self._full = True
+                if not view.waiting or view.waiting.first is not request:
+                    continue  # it stands aside until its KV has been loaded, which says nothing of memory
+                self._full = view.num_running > 0  # else it waits for what is kept for requests from elsewhere
                 return
             chunk_left -= chunk
             input_left -= chunk

@@ -119,6 +119,8 @@ class VllmV1(BatchingPolicy):
                 after_chunk = whole - uncached + chunk
                 keep_free += -(-whole // kv.block_size) - -(-after_chunk // kv.block_size)
             if not plan.prefill(request, chunk, keep_free_blocks=keep_free):
+                if not view.waiting or view.waiting.first is not request:
+                    continue  # it stands aside until its KV has been loaded
                 break
 
     def stable_steps(self, view: ReplicaView, plan: StepPlan) -> int:

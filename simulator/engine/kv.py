@@ -193,6 +193,7 @@ class KVManager:
 
     caches_prefixes = False
     drops_tokens = False
+    tells_evictions = False
 
     def __init__(self, total_blocks: int, block_size: int) -> None:
         self.total_blocks = total_blocks
@@ -204,6 +205,11 @@ class KVManager:
     def used_blocks(self) -> int:
         """Blocks that running requests hold."""
         return self.total_blocks - self.free_blocks
+
+    @property
+    def quiet_blocks(self) -> int:
+        """Blocks that can be allocated without anybody being told of evictions."""
+        return self.free_blocks
 
     def blocks_for(self, tokens: int) -> int:
         """Blocks that hold so many tokens."""
@@ -244,6 +250,9 @@ class KVManager:
         """Free all that the sequence holds."""
         self.free_blocks += sequence.private_blocks
         sequence.private_blocks = 0
+
+    def forget(self, sequence: Sequence) -> None:
+        """Give up what is kept for a request that waits; nothing but where some is loaded first."""
 
     def clear(self) -> None:
         """Forget everything: nobody holds anything any more, nothing is cached."""

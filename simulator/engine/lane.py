@@ -303,9 +303,10 @@ class Lane:
             limit = min(limit, self._tenants.stable_steps())
         if limit <= 1:
             return 1
+        free = kv.quiet_blocks if kv.tells_evictions else kv.free_blocks
         if not plan.chunks:
-            return 1 + group.steps_within(kv.free_blocks, 1, limit - 1)
-        return limit if self.blocks_after_first(limit) + plan.keep_free_blocks <= kv.free_blocks else 1
+            return 1 + group.steps_within(free, 1, limit - 1)
+        return limit if self.blocks_after_first(limit) + plan.keep_free_blocks <= free else 1
 
     def blocks_after_first(self, steps: int) -> int:
         """Return the blocks that ``steps`` steps of this plan take beyond those taken when it was made."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,7 @@ from simulator.engine.sequence import ENDED, MOVING, SWAPPED, WAITING, Sequence
 from simulator.engine.shared_prefix import SharingDecodeGroup
 from simulator.engine.swap import NO_CALLS, SwapConfig, SwapSpace
 from simulator.engine.tenants import TenantQueue
+from simulator.engine.tiered_kv import TieredKVManager
 from simulator.power.step_energy import NO_ENERGY, EnergyCounters, StepEnergy
 
 _FEW_SAMPLES = 16  # more than these are taken with arrays
@@ -53,6 +55,9 @@ class ReplicaConfig:
         KV memory: blocks, and tokens a block.
     prefix_unit_blocks
         Engine blocks in one block of the trace's prefix identities; 0 switches prefix caching off.
+    kv_tiers
+        Prefixes may be loaded from tiers behind the prefix cache, see `simulator.engine.tiered_kv`; ``"evictions"``:
+        these are told of evictions too.
     num_stages
         Pipeline stages.
     async_scheduling
@@ -86,6 +91,7 @@ class ReplicaConfig:
     num_kv_blocks: int
     block_size: int = 16
     prefix_unit_blocks: int = 0
+    kv_tiers: Literal["evictions"] | bool = False
     num_stages: int = 1
     async_scheduling: bool = False
     window: int | None = None
@@ -148,6 +154,14 @@ class Replica:
         self._kv_budget = budget = config.kv_budget
         if budget is not None and budget.capped:
             self.kv = BudgetKVManager(config.num_kv_blocks, config.block_size, budget)
+        elif config.prefix_unit_blocks and config.kv_tiers:
+            self.kv = TieredKVManager(
+                config.num_kv_blocks,
+                config.block_size,
+                config.prefix_unit_blocks,
+                config.kv_eviction(),
+                tells_evictions=config.kv_tiers == "evictions",
+            )
         elif config.prefix_unit_blocks:
             self.kv = PrefixKVManager(
                 config.num_kv_blocks, config.block_size, config.prefix_unit_blocks, config.kv_eviction()
@@ -261,6 +275,7 @@ class Replica:
                     self.arriving.remove(entry)
                     return
             self.waiting.remove(sequence)
+            self.kv.forget(sequence)
             return
         if state is SWAPPED:
             if not self.lanes[0].drop_copy(sequence):

@@ -161,6 +161,13 @@ class ClusterNetwork:
         latency_ns = max(to_ns(latency_s + each * per_message_s) for latency_s, per_message_s in overheads)
         return latency_ns + round(num_bytes * seconds * NS_PER_S)
 
+    def expected_ns(self, parts: Sequence[Part]) -> int | None:
+        """Return what a transfer that begins now would take beside the present flows, if those stayed, ns.
+
+        None while a link on its way is down.
+        """
+        return self.network.expected_ns(self._pieces(parts)[0])
+
     def _estimate(self, parts: Sequence[Part]) -> tuple[frozenset[tuple[float, float]], int, float]:
         """Return the paths' distinct overheads, the fewest paths of a part, and seconds a byte."""
         pieces, fewest = self._pieces(parts)

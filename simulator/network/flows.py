@@ -257,6 +257,22 @@ class Network:
             return None
         return self.latency_ns(path, messages) + round(num_bytes * NS_PER_S / rate)
 
+    def expected_ns(self, parts: Sequence[tuple[Path, int]]) -> int | None:
+        """Return what flows that begin together now would take if the present ones stayed; None if a link is down.
+
+        They share links with the present flows and with each other, each to its end at the rate that it would get now.
+        """
+        flows = self.active
+        limits = [flow._limits for flow in flows] + [self._limits(path) for path, _ in parts]
+        rates = max_min_rates(self._capacity, limits)[len(flows) :]
+        longest = 0
+        for (path, num_bytes), rate in zip(parts, rates, strict=True):
+            if num_bytes and not rate:
+                return None
+            moving_ns = round(num_bytes * NS_PER_S / rate) if num_bytes and path else 0
+            longest = max(longest, self.latency_ns(path) + moving_ns)
+        return longest
+
     def use(self, link: int) -> LinkUse:
         """Return what a link did until now."""
         now, spec = self.env.now, self.links[link]

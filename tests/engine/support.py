@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -134,6 +135,7 @@ def build(
     balancing: Callable[[], BalancingPolicy] = RanksInTurn,
     prefill_balance: tuple[int, int] | None = None,
     energy: StepEnergy = ENERGY,
+    kv_tiers: Literal["evictions"] | bool = False,
     after: dict[int, list[tuple[int, int]]] | None = None,
     sample_ns: int = 10**9,
     keep_batches: bool = False,
@@ -166,6 +168,7 @@ def build(
         num_kv_blocks=blocks,
         block_size=block_size,
         prefix_unit_blocks=hash_block_tokens // block_size,
+        kv_tiers=kv_tiers,
         num_stages=stages,
         async_scheduling=async_scheduling,
         window=window,

@@ -76,6 +76,23 @@ def headline(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     return lines
 
 
+def _moving_and_scaling(summary: Mapping[str, Any]) -> Iterator[Line]:
+    """Yield what rescheduling and scaling did, where there is any."""
+    if (moves := summary["rescheduling"]) is not None:
+        down = moves["downtime_s"]
+        text = f"{moves['moved']:,} requests moved, {sum(moves['failed'].values()):,} given up"
+        if down["p50"] is not None:
+            text += f"; downtime {number(1e3 * down['p50'])} ms (median), {number(1e3 * down['max'])} ms at most"
+        yield "Migration", text, ""
+    for name, pool in (summary["scaling"] or {"pools": {}})["pools"].items():
+        cold = pool["cold_start_s"]["mean"]
+        text = (
+            f"{number(pool['mean_replicas'] or 0.0)} replicas on average, {pool['peak_serving']} at most; "
+            f"{pool['started']} started{'' if cold is None else f' in {span(cold)} each'}, {pool['ended']} ended"
+        )
+        yield "Scaling" if len(summary["pools"]) == 1 else f"Scaling {name}", text, ""
+
+
 def _latency_table(summary: Mapping[str, Any]) -> Any:
     from rich.table import Table
 
@@ -123,6 +140,7 @@ def details(summary: Mapping[str, Any]) -> Iterator[Line]:
     if summary["disaggregation"]:
         yield "Handover", disaggregation_line(summary["disaggregation"]), ""
     yield from control_lines(summary)
+    yield from _moving_and_scaling(summary)
     if summary["links"]["links"]:
         yield "Links", _links(summary["links"]["links"]), ""
     for name, place in (summary["offload"]["pools"] or {}).items():

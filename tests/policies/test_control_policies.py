@@ -93,6 +93,10 @@ def test_routing_takes_the_freest():
     assert Routing(queue="first")._load(loads[2]) == -445
     cluster.loads = [*loads, FakeLoad(3)]
     assert Routing().route(FakeArrival(0, 10), cluster) == 3
+    # Room is left where an urgent request runs, for others than such.
+    cluster.loads = [FakeLoad(0, running(100, priority=0), used_blocks=10), FakeLoad(1, running(100, priority=1), 800)]
+    assert Routing(high_priority=0).route(FakeArrival(0, 10, priority=1), cluster) == 1
+    assert Routing(high_priority=0).route(FakeArrival(0, 10, priority=0), cluster) == 0
 
 
 # ----------------------------------------------------------------------------------------------------- dodoor

@@ -1,0 +1,106 @@
+"""Rescheduling and scaling by scenario keys: what is refused, what is paid for, what the terminal says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from simulator.errors import InputError
+from simulator.models import kv_bytes_per_token, load_model, weight_bytes
+from simulator.runner import run
+from simulator.scenario import Scenario, ScenarioError
+from simulator.terminal import details
+from workloads import Trace, generate
+
+POOL = {"accelerator": "a100-40gb", "engine": {"num_kv_blocks": 400}, "price_per_gpu_hour": 3.6}
+
+
+def scenario(pool: dict[str, Any], **cluster: Any) -> dict[str, Any]:
+    return {"model": "llama-3.1-8b", "router": "llumnix", "cluster": {"pools": [{**POOL, **pool}], **cluster}}
+
+
+def trace(requests: int = 60, rate: float = 6.0) -> Trace:
+    return generate("poisson", rate=rate, requests=requests, prompt=800, output=200, seed=2)
+
+
+def test_a_rescheduler_moves_what_the_links_carry() -> None:
+    varied = generate(
+        "poisson", rate=20.0, requests=120, prompt="lognormal:median=500,sigma=1,max=4000", output=200, seed=2
+    )
+    keys = {**scenario({"replicas": 2}, rescheduler="llumnix"), "router": "round-robin"}
+    result = run(keys, trace=varied)
+    told = result.summary["rescheduling"]
+    assert told["moved"] > 0
+    assert told["policies"] == {"default": "llumnix"}
+    token = kv_bytes_per_token(load_model("llama-3.1-8b"), "bf16")
+    assert told["bytes"] >= told["moved"] * token
+    assert told["bytes"] % token == 0
+    assert result.summary["links"]["links"]
+    assert result.scenario["cluster"]["rescheduler"]["params"]["threshold"] == 3.0
+    assert "Migration" in {label for label, _, _ in details(result.summary)}
+
+
+def test_only_the_time_that_replicas_are_up_is_paid_for() -> None:
+    start = {"init_s": 2.0}
+    keys = scenario(
+        {"replicas": 1, "max_replicas": 3},
+        scaler={"name": "queue", "params": {"target": 1.0, "interval_s": 1.0, "stabilization_s": 3.0}},
+        start_up=start,
+    )
+    result = run(keys, trace=trace(200, 20.0))
+    summary = result.summary
+    pool = summary["scaling"]["pools"]["default"]
+    assert pool["started"] > 0
+    assert summary["cost"]["gpu_hours"] == pytest.approx(pool["replica_s"] / 3600, rel=0.05)  # less before the first
+    assert summary["cost"]["total"] == pytest.approx(3.6 * summary["cost"]["gpu_hours"])
+    always = run(scenario({"replicas": 3}), trace=trace(200, 20.0)).summary
+    assert summary["cost"]["gpu_hours"] / summary["window"]["duration_s"] < (
+        always["cost"]["gpu_hours"] / always["window"]["duration_s"]
+    )
+    # The weights come from the storage, alone on its way: 16 GB over PCIe or the interface, then 2 s.
+    least = weight_bytes(load_model("llama-3.1-8b"), None) / 40e9
+    assert pool["weight_load_s"]["max"] >= least
+    assert pool["cold_start_s"]["max"] >= pool["weight_load_s"]["max"] + 2.0 - 1e-6
+    assert "Scaling" in {label for label, _, _ in details(summary)}
+    again = run(keys, trace=trace(200, 20.0), stepwise=True).summary
+    assert {k: v for k, v in again.items() if k != "simulator"} == {
+        k: v for k, v in summary.items() if k != "simulator"
+    }
+
+
+def test_a_preset_and_a_scaler_together() -> None:
+    keys = scenario({"replicas": 2, "max_replicas": 4, "min_replicas": 1}, scaler="llumnix")
+    result = run({**keys, "preset": "llumnix"}, trace=trace(20))
+    assert result.summary["rescheduling"] is not None
+    assert result.summary["scaling"]["pools"]["default"]["max_replicas"] == 4
+
+
+@pytest.mark.parametrize(
+    ("pool", "cluster", "said"),
+    [
+        ({"max_replicas": 3}, {}, "is for clusters that scale"),
+        ({"replicas": 4, "max_replicas": 3}, {"scaler": "llumnix"}, "must lie between"),
+        ({"min_replicas": 1}, {"scaler": "llumnix"}, "'min_replicas' needs 'max_replicas'"),
+        ({}, {"scaler": "llumnix"}, "needs a pool with 'max_replicas'"),
+        ({}, {"scaler": "lumnix"}, "did you mean 'llumnix'"),
+        ({}, {"rescheduler": "lumnix"}, "did you mean 'llumnix'"),
+    ],
+)
+def test_keys_that_do_not_fit_together_are_refused(pool: dict[str, Any], cluster: dict[str, Any], said: str) -> None:
+    with pytest.raises(ScenarioError, match=said):
+        Scenario.from_mapping(scenario(pool, **cluster))
+
+
+@pytest.mark.parametrize(
+    ("pool", "cluster", "said"),
+    [
+        ({"replicas": 1}, {"rescheduler": "llumnix"}, "no pool that decodes has two"),
+        ({"replicas": 2, "parallel": {"pp": 2}}, {"rescheduler": "llumnix"}, "pipeline stages"),
+        ({"replicas": 2, "batching": "static"}, {"rescheduler": "llumnix"}, "can't take over requests that migrate"),
+        ({"replicas": 2, "kv_budget": "kv8"}, {"rescheduler": "llumnix"}, "not modelled with a KV budget"),
+    ],
+)
+def test_what_cannot_move_is_refused(pool: dict[str, Any], cluster: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        run(scenario(pool, **cluster), trace=trace(3))

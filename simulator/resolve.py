@@ -21,7 +21,7 @@ from policies import registry
 from policies.budget import KVBudget
 from policies.protocols import BatchingPolicy, Policy
 from simulator.cost.efficiency import DEFAULT_HOST_OVERHEAD_S
-from simulator.disaggregation.deciding import decide
+from simulator.disaggregation.deciding import decide, notes_on
 from simulator.engine_args import expand_args
 from simulator.engines import Engine, EngineDefaults, load_engine
 from simulator.errors import InputError, did_you_mean
@@ -128,7 +128,9 @@ def resolve(scenario: Scenario) -> Resolved:
     trace = scenario.workload.trace
     if trace is not None and not trace.startswith("bundled:"):
         data["workload"]["trace"] = _absolute(trace)
-    return Resolved(Scenario.from_mapping(data), model, pools, predictor_notes)
+    resolved = Scenario.from_mapping(data)
+    notes = notes_on(resolved.disaggregation, pools, resolved.predictor.kind)
+    return Resolved(resolved, model, pools, (*predictor_notes, *notes))
 
 
 def policy_maker(kind: str, name: str, params: Mapping[str, Any]) -> Callable[[], Policy]:

@@ -72,6 +72,36 @@ def decide(given: Disaggregation | None, pools: Sequence[ResolvedPool]) -> Disag
     return part
 
 
+def notes_on(part: Disaggregation | None, pools: Sequence[ResolvedPool], predictor: str) -> tuple[str, ...]:
+    """Return sentences on what was taken for granted, for the result.
+
+    Parameters
+    ----------
+    predictor
+        Kind of the scenario's, decided.
+    """
+    if part is None:
+        return ()
+    notes = []
+    engine = _engine_of_decode(pools)
+    if part.kind == "connector" and engine and engine not in _WAYS:
+        notes.append(
+            f"disaggregation: how {engine} hands requests over is not known here; what is left open is as in vLLM"
+        )
+    if part.kind == "splitwise" and predictor == "none":
+        notes.append("splitwise: without a predictor the memory spoken for on a token machine is that of prompts alone")
+    longest = {
+        role: min((each.pool.engine.max_model_len or 0 for each in pools if each.pool.role == role), default=0)
+        for role in ("prefill", "decode")
+    }
+    if longest["prefill"] < longest["decode"]:
+        notes.append(
+            f"max_model_len is {longest['prefill']} where prompts are computed and {longest['decode']} where tokens "
+            "are: requests are cut to the shorter"
+        )
+    return tuple(notes)
+
+
 def _engine_of_decode(pools: Sequence[ResolvedPool]) -> str:
     each = next(each for each in pools if each.pool.role == "decode")
     return "" if each.engine is None else each.engine.name
@@ -120,4 +150,4 @@ def _check_alike(part: Disaggregation, pools: Sequence[ResolvedPool]) -> None:
                 )
 
 
-__all__ = ["decide"]
+__all__ = ["decide", "notes_on"]

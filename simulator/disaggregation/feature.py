@@ -313,6 +313,7 @@ class DisaggregationFeature:
     def keep_free_blocks(self, handover: Handover) -> int:
         """Return the blocks that must be left free when it is let in: first come, first served.
 
+        Requests that were preempted there come first, as in vLLM (front of the queue) and SGLang (retracted requests).
         Room is left for each request there, unless there is none.
         """
         target = handover.target
@@ -320,8 +321,9 @@ class DisaggregationFeature:
         queue = self._queues[target]
         while queue[0].is_granted:
             queue.popleft()
-        if queue[0] is not handover:
-            return replica.kv.total_blocks + 1
+        waiting = replica.waiting
+        if queue[0] is not handover or replica.swapped or (len(waiting) and waiting.first.preemptions):
+            return replica.kv.total_blocks + 1  # not yet
         there = replica.num_running + len(self._at[target]) - len(queue)
         if not there:
             return 0

@@ -43,6 +43,22 @@ def test_what_is_left_open_is_as_the_decode_pool_s_engine_does_it(
     assert (part.reserved_decode_tokens, part.serial_below_tokens) == (reserved, 512)
 
 
+@pytest.mark.parametrize(
+    ("engines", "part", "note"),
+    [
+        ({"name": "trtllm"}, {}, "how trtllm hands requests over is not known here"),
+        ({"max_model_len": 1000}, {}, "max_model_len is 1000 where prompts are computed and 2000 where tokens are"),
+        ({}, {"kind": "splitwise"}, "without a predictor"),
+    ],
+)
+def test_what_is_taken_for_granted_is_in_the_notes(engines: dict[str, Any], part: dict[str, Any], note: str) -> None:
+    longer = {"max_model_len": 2000} if "max_model_len" in engines else {}
+    resolved = resolve(
+        scenario(PREFILL | {"engine": engines}, DECODE | {"engine": engines | longer}, disaggregation=part)
+    )
+    assert any(note in each for each in resolved.notes)
+
+
 def test_roles_alone_are_enough_and_without_them_there_is_none() -> None:
     assert resolve(scenario(PREFILL, DECODE)).scenario.disaggregation is not None
     assert resolve(scenario({})).scenario.disaggregation is None

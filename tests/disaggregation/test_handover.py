@@ -121,6 +121,17 @@ def test_room_is_left_for_the_tokens_of_others() -> None:
         assert bool(columns["scheduled_ns"][1] < columns["last_token_ns"][0]) is together
 
 
+def test_a_preempted_request_comes_back_before_another_s_kv_is_let_in() -> None:
+    # 10 blocks of 16 tokens: two requests outgrow them together, and the second is preempted. Beside the first there is
+    # memory for the third's 60 tokens then, but not for the second's more than 80.
+    requests = [Request(0, 64, 40), Request(0, 64, 40), Request(100 * MS, 60, 2)]
+    cluster, _ = serve(requests, PD, keys=VLLM, blocks=10, max_len=150, gbit_per_s=800.0)
+    columns = cluster.recorder.columns
+    assert columns["preemptions"].tolist() == [0, 1, 0]
+    assert columns["first_token_ns"][2] > columns["last_token_ns"][0]
+    assert columns["last_token_ns"][1] > columns["last_token_ns"][0]
+
+
 def test_kv_that_is_cached_where_it_goes_is_not_sent() -> None:
     requests = [Request(0, 64, 3, hashes=(1, 2, 3, 4)), Request(200 * MS, 100, 3, hashes=(1, 2, 3, 4, 5, 6))]
     _, feature = serve(requests, PD, keys=VLLM, hash_block_tokens=16)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
 
 from simulator.errors import InputError
 
@@ -21,21 +25,28 @@ def longest_prompt(each: ResolvedPool) -> int:
 def check_capacity(resolved: Resolved, trace: Trace) -> None:
     """Raise if no pool takes even the shortest prompt, so that every request would be refused.
 
+    Where prompts are computed on some pools and tokens generated on others, one of either must.
+
     Raises
     ------
     InputError
         With what limits the pool that takes the longest, and the remedy.
     """
-    if not len(trace):
+    for left_out, which in (("decode", "no replica"), ("prefill", "no replica that decodes")):
+        pools = [each for each in resolved.pools if each.pool.role != left_out]
+        _check(pools, trace.prompt_tokens, f"{which} takes even the shortest prompt")
+
+
+def _check(pools: Sequence[ResolvedPool], prompts: npt.NDArray[np.int64], what: str) -> None:
+    if not len(prompts):
         return
-    shortest = int(trace.prompt_tokens.min())
-    best = max(resolved.pools, key=longest_prompt)
+    shortest = int(prompts.min())
+    best = max(pools, key=longest_prompt)
     longest = longest_prompt(best)
     if shortest <= longest:
         return
     limit, held = best.pool.engine.max_model_len, best.memory.kv_tokens
     raise InputError(
-        f"no replica takes even the shortest prompt of {shortest} tokens: pool {best.pool.name!r} takes {longest} at "
-        f"most (max_model_len {limit}, KV memory for {held} tokens); use more GPUs a replica, narrower weights or KV, "
-        "or a larger max_model_len"
+        f"{what} of {shortest} tokens: pool {best.pool.name!r} takes {longest} at most (max_model_len {limit}, KV "
+        f"memory for {held} tokens); use more GPUs a replica, narrower weights or KV, or a larger max_model_len"
     )

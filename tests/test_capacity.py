@@ -35,6 +35,19 @@ def test_one_pool_that_holds_a_request_is_enough() -> None:
     assert counts["rejected"] + counts["finished"] == 3 and counts["finished"]
 
 
+@pytest.mark.parametrize(("role", "which"), [("prefill", "no replica"), ("decode", "no replica that decodes")])
+def test_either_phase_of_disaggregation_needs_a_pool_that_holds_a_request(role: str, which: str) -> None:
+    pools = [
+        {"name": each, "role": each, "cost": {"kind": "constant", "step_s": 0.01}} for each in ("prefill", "decode")
+    ]
+    small = [{**pool, "engine": {"num_kv_blocks": 4}} if pool["role"] == role else pool for pool in pools]
+    with pytest.raises(
+        InputError, match=rf"^{which} takes even the shortest prompt of 64 tokens: pool '{role}' takes 63"
+    ):
+        run({"cluster": {"pools": small}}, trace=trace(64))
+    assert run({"cluster": {"pools": pools}}, trace=trace(64)).summary["requests"]["finished"] == 3
+
+
 @pytest.mark.parametrize(
     ("model", "pool", "words"),
     [

@@ -183,12 +183,11 @@ def _models_at(model: type[BaseModel], path: Path) -> list[type[BaseModel]]:
     for step in path:
         inner: list[Any] = []
         for annotation in annotations:
-            for candidate in _model_classes(annotation):
-                for name, field in candidate.model_fields.items():
-                    if step in (name, field.alias):
-                        inner.append(field.annotation)
-            if not list(_model_classes(annotation, deep=False)):
-                inner.append(annotation)  # a list's index, or a mapping's own key
+            fields = [item for found in _model_classes(annotation) for item in found.model_fields.items()]
+            named = [field.annotation for name, field in fields if step in (name, field.alias)]
+            if not named and not list(_model_classes(annotation, deep=False)):
+                named = [annotation]  # a list's index, or a mapping's own key
+            inner += named
         annotations = inner
     return [found for annotation in annotations for found in _model_classes(annotation)]
 

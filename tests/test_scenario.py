@@ -172,6 +172,11 @@ def test_updated_changes_keys_and_checks_anew() -> None:
         scenario.updated({"sede": 1})
 
 
+def test_known_keys_are_those_of_the_part_alone() -> None:
+    with pytest.raises(ScenarioError, match=r"offload\.weights: unknown key 'ram'; known: cpu, disk, gpu$"):
+        Scenario.from_mapping(pool_of(offload={"weights": {"ram": 1.0}}))
+
+
 def test_none_takes_a_key_back_to_its_default() -> None:
     scenario = Scenario.from_mapping(pool_of(engine={"max_num_seqs": 64}))
     assert scenario.updated({"cluster.pools.0.engine.max_num_seqs": None}).cluster.pools[0].engine.max_num_seqs is None

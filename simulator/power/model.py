@@ -119,10 +119,16 @@ def power_model(
             f"{where}.cap_w = {limit_w:g} is above the {accelerator.tdp_w:g} W that {accelerator.name} draws at most; "
             "leave it out, or lower it"
         )
-    if limit_w < idle_w + 2 * active_w:
+    least_w = idle_w + 2 * active_w
+    if given.cap_w is None and limit_w < least_w:
+        raise InputError(
+            f"{where}.idle_w = {idle_w:g} leaves {accelerator.name} nothing to compute with: it draws {limit_w:g} W at "
+            f"most, of which {2 * active_w:g} W must be left for steps; at most {limit_w - 2 * active_w:g} W would do"
+        )
+    if limit_w < least_w:
         raise InputError(
             f"{where}.cap_w = {limit_w:g} leaves {accelerator.name} nothing to compute with: it draws {idle_w:g} W "
-            f"idle and {active_w:g} W more whenever a step runs; at least {idle_w + 2 * active_w:.0f} W would do"
+            f"idle and {active_w:g} W more whenever a step runs; at least {least_w:.0f} W would do"
         )
     overhead_w, overhead_source = _overhead(given, gpus_per_node, where)
     sources = [

@@ -186,6 +186,7 @@ def test_money_and_carbon_of_what_the_site_draws() -> None:
     [
         ({"power": {"cap_w": 900.0}}, "above the 700 W"),
         ({"power": {"cap_w": 100.0}}, "at least 156 W would do"),
+        ({"power": {"idle_w": 690.0}}, "idle_w = 690 .* at most 630 W would do"),
         ({"power": {"node_overhead_w": 900.0}}, "needs the pool's 'node'"),
         ({"power": {"busy_w": 50.0}}, "must lie between idle, 86 W"),
         ({"power": {"busy_w": 500.0, "cap_w": 600.0}}, "by utilisation"),

@@ -1,15 +1,19 @@
-"""Every page and kind of policy is where a reader looks for it; the YAML of every page is a scenario that holds."""
+"""Pages and kinds of policies are where readers look for them; YAML in pages is a scenario; commands have their options."""
 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 from policies.registry import KINDS
 from simulator import scenario_yaml
+from simulator.cli import app
 from simulator.scenario import Scenario
 
 ROOT = Path(__file__).parents[1]
@@ -40,3 +44,20 @@ def test_yaml_in_the_documentation_is_a_scenario(tmp_path: Path, where: str, tex
     file.write_text(text, encoding="utf-8")
     data, _ = scenario_yaml.read(file)
     Scenario.from_mapping(data.get("scenario", data))  # a preset's keys are under 'scenario'
+
+
+def commands() -> Iterator[tuple[str, list[str]]]:
+    """Yield (page and line, words) of each command that a page shows, without what it says of several at once."""
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]:
+        for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), start=1):
+            if line.startswith("simulate ") and " | " not in line and "--engine" not in line:
+                yield f"{page.name}:{number}", shlex.split(line, comments=True)[1:]
+
+
+@pytest.mark.parametrize("words", [pytest.param(words, id=where) for where, words in commands()])
+def test_commands_in_the_documentation_have_options_that_there_are(words: list[str]) -> None:
+    command: Any = typer.main.get_command(app)
+    while hasattr(command, "resolve_command"):
+        _, command, words = command.resolve_command(command.context_class(command), words)
+    known = {option for param in command.params for option in (*param.opts, *param.secondary_opts)}
+    assert {word for word in words if word.startswith("-")} <= known

@@ -1,4 +1,4 @@
-"""Pages and kinds of policies are where readers look for them; YAML in pages is a scenario; commands have their options."""
+"""Pages and kinds of policies are where readers look; YAML in pages is a scenario; commands have their options."""
 
 from __future__ import annotations
 

@@ -33,6 +33,9 @@ class KVTier(Part):
     """When KV comes here from the tier before (the GPUs, for the first). ``write-through``: when it is there (vLLM's
     offloading, LMCache, HiCache's default). ``on-second-use``: when it is found there again (HiCache's
     write_through_selective). ``on-evict``: when it is evicted there (HiCache's write_back)."""
+    prefetch: Literal["none", "best-effort", "wait-complete"] = "none"
+    """Read what a request will want from here into host memory while it queues (not for ``host``, which it needs).
+    ``best-effort``: until it could be admitted. ``wait-complete``: it is not admitted before (HiCache's policies)."""
 
 
 class KVTiers(Part):
@@ -57,6 +60,10 @@ class KVTiers(Part):
         names = [each.tier for each in self.tiers]
         if names != sorted(set(names), key=ORDER.index):
             raise ValueError(f"each tier once, in the order {', '.join(ORDER)}; got {', '.join(names)}")
+        if any(each.prefetch != "none" for each in self.tiers) and names[0] != "host":
+            raise ValueError("'prefetch' brings KV into host memory; name the tier 'host' too")
+        if self.tiers[0].tier == "host" and self.tiers[0].prefetch != "none":
+            raise ValueError("'prefetch' brings KV into host memory; leave it out for the tier 'host'")
         return self
 
 

@@ -125,6 +125,8 @@ class Replica:
         Asked at the end of a prefill, with the sequence and the time in ns; True: it took the sequence off the lane.
     admitted
         Told of each sequence that is about to be prefilled, before its step is complete.
+    enqueued
+        Told of each sequence that is about to queue here.
     losses
         How often everything here was lost: who holds blocks here from before has none any more.
     """
@@ -189,6 +191,7 @@ class Replica:
         self.stretch = 1.0  # by how much its steps are longer than the cost model's: a straggler, a capped clock
         self.prefilled: Callable[[Sequence, int], bool] | None = None
         self.admitted: Callable[[Sequence], None] | None = None
+        self.enqueued: Callable[[Sequence], None] | None = None
         self.losses = 0
         self._stage_free_ns = [0] * config.num_stages
         self._on_end = on_end
@@ -233,6 +236,8 @@ class Replica:
         if reason or sequence.prompt_tokens > self._longest_prompt:
             self.end(sequence, now, Outcome.REJECTED, self._too_long(sequence) or reason)
             return
+        if self.enqueued is not None:
+            self.enqueued(sequence)
         one_stage = self.num_stages == 1
         self.recorder.queued[sequence.request_id] = lane.step_end_ns(now) if one_stage else now
         if self.async_scheduling and not lane.is_idle:

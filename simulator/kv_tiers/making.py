@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal, cast
 from policies import registry
 from policies.protocols import BatchingPolicy, KVEvictionPolicy
 from simulator.errors import InputError
-from simulator.kv_tiers.feature import KVTiersFeature, PoolTiers, TierSpec
+from simulator.kv_tiers.feature import KVTiersFeature
+from simulator.kv_tiers.levels import PoolTiers, TierSpec
 from simulator.models import kv_bytes_per_token
 from simulator.network.cluster_network import pool_nodes
 from simulator.network.topology import Topology, host, remote
@@ -70,6 +71,7 @@ def _spec(tier: KVTier) -> TierSpec:
         lambda: cast(KVEvictionPolicy, make()),
         tier.eviction.name,
         tier.write,
+        tier.prefetch,
     )
 
 

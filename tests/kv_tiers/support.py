@@ -11,7 +11,8 @@ from policies import registry
 from policies.protocols import KVEvictionPolicy
 from simulator.engine.clock import Environment
 from simulator.engine.cluster import Cluster
-from simulator.kv_tiers.feature import KVTiersFeature, PoolTiers, TierSpec
+from simulator.kv_tiers.feature import KVTiersFeature
+from simulator.kv_tiers.levels import PoolTiers, TierSpec
 from simulator.network.cluster_network import ClusterNetwork
 from simulator.network.placement import PoolNodes
 from simulator.network.topology import Topology
@@ -25,7 +26,9 @@ STEP = LinearCost(10 * MS, token=MS // 5)
 """10 ms, and 0.2 ms for each token and each row of logits."""
 
 
-def tier(where: str, units: float, write: str = "write-through", eviction: str = "lru") -> TierSpec:
+def tier(
+    where: str, units: float, write: str = "write-through", eviction: str = "lru", prefetch: str = "none"
+) -> TierSpec:
     """Return a tier that holds so many units."""
     return TierSpec(
         cast(Any, where),
@@ -33,6 +36,7 @@ def tier(where: str, units: float, write: str = "write-through", eviction: str =
         lambda: cast(KVEvictionPolicy, registry.make("kv_eviction", eviction, {})),
         eviction,
         cast(Any, write),
+        cast(Any, prefetch),
     )
 
 

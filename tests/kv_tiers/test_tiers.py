@@ -234,9 +234,19 @@ def workloads(draw: st.DrawFn) -> dict[str, Any]:
     writes = st.sampled_from(["write-through", "on-second-use", "on-evict"])
     places = draw(st.sampled_from([["host"], ["remote"], ["host", "remote"], ["host", "flash", "remote"], ["flash"]]))
     evictions = st.sampled_from(["lru", "fifo", "lfu"])
+    prefetches = st.sampled_from(["none", "best-effort", "wait-complete"])
     return {
         "requests": draw(st.lists(request, min_size=1, max_size=14)),
-        "tiers": [(place, draw(st.sampled_from([1, 5, 20, 200])), draw(writes), draw(evictions)) for place in places],
+        "tiers": [
+            (
+                place,
+                draw(st.sampled_from([1, 5, 20, 200])),
+                draw(writes),
+                draw(evictions),
+                draw(prefetches) if place != "host" and places[0] == "host" else "none",
+            )
+            for place in places
+        ],
         "blocks": draw(st.sampled_from([12, 16, 30])),
         "seqs": draw(st.sampled_from([2, 64])),
         "replicas": draw(st.sampled_from([1, 2])),
@@ -262,7 +272,7 @@ def prints(options: dict[str, Any], **more: Any) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("overlap", [False, True], ids=["sync", "async"])
 @pytest.mark.parametrize("policy", [VllmV1, Sarathi])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(options=workloads())
 def test_fast_forward_equals_stepwise(policy: Any, overlap: bool, options: dict[str, Any]) -> None:
     common = {**options, "policy": policy, "async_scheduling": overlap}
@@ -303,3 +313,50 @@ def test_an_unfinished_run_keeps_its_books() -> None:
     assert load["loaded_bytes"] == 0
     with pytest.raises(AssertionError):
         check_tiers(feature)  # what is being read is pinned
+
+
+# ------------------------------------------------------------------------------------------------------ prefetching
+
+# The first prefix is in the pool, and host memory holds the second: 10 units. A long prompt keeps the engine busy from
+# 400 ms on; the third request queues behind it, since the engine serves one at a time.
+QUEUED = [
+    *AGAIN[:2],
+    Request(400 * MS, 100, 10, chain(3, 0)),
+    Request(401 * MS, 100, 1, chain(1, 6)),
+]
+
+
+@pytest.mark.parametrize("prefetch", ["none", "best-effort", "wait-complete"])
+def test_what_a_request_wants_is_read_while_it_queues(prefetch: str) -> None:
+    tiers = [tier("host", 10), tier("remote", 100, prefetch=prefetch)]
+    cluster, told, _ = serve(QUEUED, tiers, blocks=10, seqs=1, choice="always-load", storage_gb_per_s=1.0)
+    host, remote = told["tiers"]
+    assert told["loaded_tokens"] == 96
+    if prefetch == "none":
+        assert (host["loaded_tokens"], remote["loaded_tokens"]) == (0, 96)
+    else:
+        assert (host["loaded_tokens"], remote["loaded_tokens"]) == (96, 0)
+        assert remote["prefetched_bytes"] == 6 * UNIT_BYTES
+        end = int(cluster.recorder.columns["last_token_ns"][2])
+        assert cluster.recorder.columns["first_token_ns"][3] == end + 9_600_000 + PCIE + 1 + 11_000_000
+
+
+def test_best_effort_takes_what_has_come_and_wait_complete_waits() -> None:
+    """The pool gives 0.1 GB/s: a unit in 16 ms.
+
+    The engine looks at the request when its step ends, at 813.4 ms, and is free at 855 ms: two units have come.
+    """
+    requests = [*AGAIN[:2], Request(800 * MS, 16, 5), Request(801 * MS, 100, 1, chain(1, 6))]
+    found = {}
+    for prefetch in ("best-effort", "wait-complete"):
+        tiers = [tier("host", 10), tier("remote", 100, prefetch=prefetch)]
+        found[prefetch] = serve(requests, tiers, blocks=10, seqs=1, storage_gb_per_s=0.1)
+    _, told, _ = found["best-effort"]
+    assert told["tiers"][1]["prefetched_bytes"] == 2 * UNIT_BYTES
+    assert told["loaded_tokens"] == 32
+    cluster, told, _ = found["wait-complete"]
+    assert told["tiers"][1]["prefetched_bytes"] == 6 * UNIT_BYTES
+    assert told["loaded_tokens"] == 96
+    # All of it is there 96 ms after 813.4 ms; then it is loaded from host memory.
+    assert told["prefetch_wait_s"]["max"] == pytest.approx(0.9094 - 0.855, abs=1e-4)
+    assert ttft_ns(cluster, 3) == pytest.approx((909.4 + 9.6 + 11 - 801) * MS, abs=0.1 * MS)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from simulator.disaggregation.telling import disaggregation_line
 from simulator.faults.telling import control_lines
+from simulator.kv_tiers.telling import tiers_line
 from simulator.lockstep_result import lockstep_line
 
 if TYPE_CHECKING:
@@ -139,6 +140,8 @@ def details(summary: Mapping[str, Any]) -> Iterator[Line]:
         yield "Shared KV", f"decodes read {percent(shared['read_share'])} of the KV that each alone would have read", ""
     if summary["disaggregation"]:
         yield "Handover", disaggregation_line(summary["disaggregation"]), ""
+    for name, pool in (summary["kv_tiers"] or {"pools": {}})["pools"].items():
+        yield "KV tiers" if len(summary["pools"]) == 1 else f"KV tiers {name}", tiers_line(pool), ""
     yield from control_lines(summary)
     yield from _moving_and_scaling(summary)
     if summary["links"]["links"]:

@@ -22,8 +22,9 @@ from simulator.engine.histogram import Durations
 from simulator.engine.sequence import DECODING, Sequence
 from simulator.engine.tenants import TenantMembers
 
-_END, _GROW, _WINDOW = 0, 1, 2
-"""What a milestone is: the member ends; takes blocks from now on; fills the window. Subclasses have others."""
+_FIRST, _END, _GROW, _WINDOW = -1, 0, 1, 2
+"""What a milestone is: the member's first token comes, which somebody may ask for; it ends; takes blocks from now on;
+fills the window. Subclasses have others."""
 
 
 class DecodeGroup:
@@ -141,6 +142,8 @@ class DecodeGroup:
             sequence.first_gap = self.gaps.join(sequence.class_code)
         else:
             self.fresh[sequence] = None
+            if sequence.last_token_ns < 0:
+                heappush(self.milestones, (step + 1, next(self._ties), _FIRST, epoch, sequence))
 
     def leave(self, sequence: Sequence, held_blocks: int) -> int:
         """Let a member go, its own progress written back to it.
@@ -296,7 +299,7 @@ class DecodeGroup:
                 self._within -= 1
                 self._within_bases -= base
                 self._window_attended += step * (2 * base + step - 1) - 2 * (base + step) * step
-            else:
+            elif kind != _FIRST:
                 self._reached(kind, step, sequence)
         return ended
 

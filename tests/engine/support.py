@@ -18,12 +18,14 @@ from policies.protocols import BalancingPolicy, BatchingPolicy, KVEvictionPolicy
 from policies.queueing.fcfs import Fcfs
 from policies.routing.round_robin import RoundRobin
 from simulator.cost.shape import BatchShape, CostModel
+from simulator.engine.clock import Environment
 from simulator.engine.cluster import Cluster, Workload
 from simulator.engine.control import Feature
 from simulator.engine.links import Link
 from simulator.engine.recorder import Outcome
 from simulator.engine.replica import EngineLimits, ReplicaConfig
 from simulator.engine.swap import NO_CALLS, SwapConfig
+from simulator.network.cluster_network import ClusterNetwork
 from simulator.power.step_energy import StepEnergy
 
 MS = 1_000_000
@@ -141,6 +143,7 @@ def build(
     keep_batches: bool = False,
     fast_forward: bool = True,
     features: Sequence[Feature] = (),
+    make_network: Callable[[Environment], ClusterNetwork] | None = None,
 ) -> Cluster:
     """Return a cluster of equal replicas that will serve these requests."""
     arrivals = sorted((r.arrival, row) for row, r in enumerate(requests) if r.arrival is not None)
@@ -192,6 +195,7 @@ def build(
         keep_batches=keep_batches,
         fast_forward=fast_forward,
         features=features,
+        make_network=make_network,
     )
 
 

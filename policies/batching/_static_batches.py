@@ -11,6 +11,7 @@ class StaticBatches(BatchingPolicy):
     """Waiting requests start together, padded to the longest prompt, and all slots go on until the last has ended."""
 
     admits_in_order: ClassVar[bool] = True
+    takes_over: ClassVar[bool] = False
 
     def most_requests(self) -> int:
         """Return how many requests a batch has at most."""

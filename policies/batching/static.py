@@ -28,7 +28,6 @@ class Static(StaticBatches):
     """
 
     name: ClassVar[str] = "static"
-    takes_over: ClassVar[bool] = False
     source: ClassVar[str] = (
         "NVIDIA/FasterTransformer, as described by Yu et al., Orca, OSDI 2022, section 2;"
         " microsoft/sarathi-serve sarathi/core/scheduler/faster_transformer_scheduler.py (commit 13f16cf)"

@@ -78,8 +78,6 @@ def _spec(tier: KVTier) -> TierSpec:
 def _check(each: ResolvedPool, where: str) -> None:
     pool = each.pool
     assert pool.batching is not None and pool.kv_tiers is not None
-    if not pool.engine.prefix_caching:
-        raise InputError(f"{where}: tiers hold what leaves the prefix cache; switch engine.prefix_caching on")
     for name, used in (
         ("offload", each.offload is not None),
         ("kv_budget", each.kv_budget is not None),
@@ -87,6 +85,8 @@ def _check(each: ResolvedPool, where: str) -> None:
     ):
         if used:
             raise InputError(f"{where}: not modelled together with {name}; leave out one of the two")
+    if not pool.engine.prefix_caching:
+        raise InputError(f"{where}: tiers hold what leaves the prefix cache; switch engine.prefix_caching on")
     policy = registry.make("batching", pool.batching.name, pool.batching.params)
     assert isinstance(policy, BatchingPolicy)
     if policy.preempts_for_waiting:

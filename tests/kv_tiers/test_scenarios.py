@@ -80,6 +80,7 @@ def test_without_identities_the_section_says_why() -> None:
         ({"engine": {"prefix_caching": False}}, "switch engine.prefix_caching on"),
         ({"batching": "hygen"}, "preempts requests to make room"),
         ({"kv_budget": "kv8"}, "not modelled together with kv_budget"),
+        ({"kv_budget": "h2o"}, "not modelled together with kv_budget"),
         ({"node": "dgx-h100", "kv_tiers": [{"tier": "host", "capacity_gib": 300}]}, "are 2400 GiB in a dgx-h100"),
     ],
 )

@@ -108,9 +108,9 @@ class PoolView:
 
     @property
     def replicas(self) -> Sequence[ReplicaLoadView]:
-        """Loads of those that serve."""
+        """Loads of those that serve, without those that a fault has stopped."""
         loads = self._feature.control.cluster.loads
-        return [loads[index] for index in self._feature.members(self._pool, State.SERVING)]
+        return [loads[index] for index in self._feature.serving(self._pool)]
 
     @property
     def num_starting(self) -> int:
@@ -203,6 +203,10 @@ class ScalingFeature:
         """Return the pool's replicas in a state."""
         return [index for index in pool.replicas if self._state[index] is state]
 
+    def serving(self, pool: ScaledPool) -> list[int]:
+        """Return the pool's replicas that serve, without those that a fault has stopped."""
+        return [index for index in self.members(pool, State.SERVING) if self.control.is_alive(index)]
+
     # ----------------------------------------------------------------------------------------------- decisions
 
     def _decide(self, pool: ScaledPool) -> None:
@@ -211,20 +215,19 @@ class ScalingFeature:
         view = PoolView(self, pool)
         wanted = min(max(pool.policy.decide(view), pool.min_replicas), len(pool.replicas))
         change = wanted - len(view.replicas) - view.num_starting
-        for index in reversed(self.members(pool, State.DRAINING)):
-            if change <= 0:
-                break
+        draining = [index for index in self.members(pool, State.DRAINING) if self.control.is_alive(index)]
+        for index in draining[: max(change, 0)]:
             self._take_back(pool, index)
             change -= 1
         for index in self.members(pool, State.DOWN)[: max(change, 0)]:
             self._start(pool, index)
-        while change < 0 and len(self.members(pool, State.SERVING)) > min(wanted, 1):
+        while change < 0 and len(self.serving(pool)) > min(wanted, 1):
             self._drain(pool, self._to_stop(pool))
             change += 1
 
     def _to_stop(self, pool: ScaledPool) -> int:
         index = pool.policy.stop(PoolView(self, pool))
-        if self._pool_of.get(index) is not pool or self._state[index] is not State.SERVING:
+        if index not in self.serving(pool):
             raise PolicyError(f"scaling policy {pool.policy.name!r}: stops replica {index!r}, which doesn't serve")
         return index
 
@@ -271,9 +274,9 @@ class ScalingFeature:
         self.control.open(index)
 
     def _keep_closed(self, _: int) -> None:
-        """Close a replica again that is down and that another feature opened."""
+        """Close a replica again that isn't to serve and that another feature opened."""
         for index, state in self._state.items():
-            if state in (State.DOWN, State.STARTING) and self.control.takes_requests(index):
+            if state is not State.SERVING and self.control.takes_requests(index):
                 self.control.close(index)
 
     # ------------------------------------------------------------------------------------------------ draining

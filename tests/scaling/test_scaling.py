@@ -153,7 +153,7 @@ def test_fast_forward_equals_stepwise(
             last_stage_max_blocks=2,
             max_stages=3,
         )
-        others: list[Any] = [Acts([act for act in acts if act[1] in ("withdraw", "slow")])]
+        others: list[Any] = [Acts([act for act in acts if act[1] != "move"])]
         if moves:
             others.append(mover)
         cluster, feature = serve(

@@ -76,6 +76,42 @@ def test_a_preset_and_a_scaler_together() -> None:
     assert result.summary["scaling"]["pools"]["default"]["max_replicas"] == 4
 
 
+@pytest.mark.parametrize("scaler", ["llumnix", "slo"])
+def test_with_faults_and_clients_beside_it_stepwise_is_the_same(scaler: str) -> None:
+    script = [
+        {"at_s": 3.0, "what": "replica", "which": 0, "for_s": 4.0},  # serves
+        {"at_s": 6.5, "what": "replica", "which": 2, "for_s": 2.0},  # starts, or has just begun to serve
+        {"at_s": 7.0, "what": "replica", "which": 4, "for_s": 2.0},  # down
+        {"at_s": 12.0, "what": "straggler", "which": 1, "for_s": 5.0, "factor": 2.0},
+    ]
+    keys = {
+        **scenario(
+            {"replicas": 2, "max_replicas": 5},
+            rescheduler="llumnix",
+            scaler={"name": scaler, "params": {"interval_s": 1.0}},
+            start_up={"init_s": 2.0, "provisioning_s": 0.5},
+        ),
+        "faults": {"script": script},
+        "clients": {"timeout_s": 20.0},
+    }
+    varied = generate(
+        "gamma",
+        rate=30.0,
+        requests=500,
+        burstiness=0.3,
+        prompt="lognormal:median=400,sigma=1,max=3000",
+        output="lognormal:median=150,sigma=0.8,max=1500",
+        seed=3,
+    )
+    fast, slow = (run(keys, trace=varied, stepwise=stepwise).summary for stepwise in (False, True))
+    for summary in (fast, slow):
+        del summary["simulator"]
+    assert fast == slow
+    assert fast["scaling"]["pools"]["default"]["started"] > 0
+    assert fast["rescheduling"]["moved"] > 0
+    assert sum(fast["requests"][name] for name in ("finished", "rejected", "failed", "timed_out")) == 500
+
+
 @pytest.mark.parametrize(
     ("pool", "cluster", "said"),
     [

@@ -547,12 +547,12 @@ class ReplicaLoadView(Protocol):
 
     @property
     def num_preempted(self) -> int:
-        """Those of them that ran before. O(waiting)."""
+        """Those of them that ran before."""
         ...
 
     @property
     def waiting_blocks(self) -> int:
-        """KV blocks that all of them need to start. O(waiting)."""
+        """KV blocks that all of them need to start."""
         ...
 
     @property

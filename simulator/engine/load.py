@@ -87,11 +87,16 @@ class ReplicaLoad:
     @property
     def num_preempted(self) -> int:
         replica = self._replica
-        return sum(sequence.preemptions > 0 for sequence in replica.waiting) + len(replica.swapped)
+        return replica.waiting.wanted.preempted + self._preempted_arriving() + len(replica.swapped)
 
     @property
     def waiting_blocks(self) -> int:
-        return sum(self._demand(sequence) for sequence in self._waiting())
+        replica = self._replica
+        return (
+            replica.waiting.wanted.blocks
+            + sum(self._demand(sequence) for _, sequence in replica.arriving)
+            + sum(self._demand(sequence) for sequence in replica.swapped)
+        )
 
     @property
     def first_waiting_blocks(self) -> int:
@@ -114,6 +119,9 @@ class ReplicaLoad:
             for sequence in lane.sequences
         ]
 
+    def _preempted_arriving(self) -> int:
+        return sum(sequence.preemptions > 0 for _, sequence in self._replica.arriving)
+
     def _waiting(self) -> Iterable[Sequence]:
         replica = self._replica
         yield from replica.waiting
@@ -122,7 +130,7 @@ class ReplicaLoad:
         yield from replica.swapped
 
     def _demand(self, sequence: Sequence) -> int:
-        return self._replica.kv.blocks_of(sequence, max(sequence.prefill_target, sequence.computed_tokens))
+        return self._replica.kv.blocks_for(max(sequence.prefill_target, sequence.computed_tokens))
 
     def _first_waiting(self) -> Sequence | None:
         """Return who is to be admitted next: one who was swapped out, else by the order of the queue.
@@ -142,7 +150,8 @@ class ReplicaLoad:
             def place(each: Sequence) -> tuple[float, int]:
                 return each.queue_key if each.ticket else queue.key(each), each.arrival_order
 
-            return min(self._waiting(), key=place, default=None)
+            first = [queue.first] if queue else []
+            return min([*first, *(each for _, each in replica.arriving)], key=place, default=None)
         return min(self._waiting(), key=lambda each: each.arrival_order, default=None)
 
 

@@ -84,10 +84,11 @@ class PrefillBalance:
 class Closed:
     """A waiting queue that shows nobody: preempted requests still go back to the queue behind it."""
 
-    __slots__ = ("_queue",)
+    __slots__ = ("_queue", "wanted")
 
     def __init__(self, queue: WaitingQueue) -> None:
         self._queue = queue
+        self.wanted = queue.wanted
 
     def __len__(self) -> int:
         return 0

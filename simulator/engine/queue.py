@@ -11,8 +11,44 @@ from policies.protocols import PolicyError, QueueingPolicy
 from simulator.engine.sequence import Sequence
 
 
+class Wanted:
+    """What those who wait in a queue need together, kept up as they come and go.
+
+    Attributes
+    ----------
+    block_size
+        Tokens of a KV block; set before anybody is queued.
+    blocks
+        KV blocks that they need to start.
+    preempted
+        Those who ran before.
+    """
+
+    __slots__ = ("block_size", "blocks", "preempted")
+
+    def __init__(self) -> None:
+        self.block_size = 1
+        self.blocks = 0
+        self.preempted = 0
+
+    def comes(self, sequence: Sequence) -> None:
+        """Count a request that is queued."""
+        sequence.wanted_blocks = blocks = -(-sequence.prefill_target // self.block_size)
+        self.blocks += blocks
+        if sequence.preemptions:
+            self.preempted += 1
+
+    def goes(self, sequence: Sequence) -> None:
+        """Count a request no more."""
+        self.blocks -= sequence.wanted_blocks
+        if sequence.preemptions:
+            self.preempted -= 1
+
+
 class WaitingQueue(Protocol):
     """What the engine needs of a queue; policies see the part that `policies.protocols.WaitingView` names."""
+
+    wanted: Wanted
 
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[Sequence]: ...
@@ -41,7 +77,11 @@ class FCFSQueue(OrderedDict[Sequence, None]):
     An ordered set: whether somebody waits is asked in every step, and costs nothing of a built-in container.
     """
 
-    __slots__ = ()
+    __slots__ = ("wanted",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wanted = Wanted()
 
     @property
     def first(self) -> Sequence:
@@ -51,14 +91,17 @@ class FCFSQueue(OrderedDict[Sequence, None]):
 
     def push(self, sequence: Sequence) -> bool:
         self[sequence] = None
+        self.wanted.comes(sequence)
         return len(self) == 1
 
     def push_front(self, sequence: Sequence) -> None:
         self[sequence] = None
+        self.wanted.comes(sequence)
         self.move_to_end(sequence, last=False)
 
     def remove(self, sequence: Sequence) -> None:
         del self[sequence]
+        self.wanted.goes(sequence)
 
 
 class KeyedQueue:
@@ -67,9 +110,10 @@ class KeyedQueue:
     The key is the policy's and is asked once, when a request is first queued.
     """
 
-    __slots__ = ("_heap", "_policy", "_size", "_tickets")
+    __slots__ = ("_heap", "_policy", "_size", "_tickets", "wanted")
 
     def __init__(self, policy: QueueingPolicy) -> None:
+        self.wanted = Wanted()
         self._policy = policy
         self._heap: list[tuple[float, int, int, Sequence]] = []
         self._size = 0
@@ -104,12 +148,14 @@ class KeyedQueue:
         self._push(sequence)
 
     def _push(self, sequence: Sequence) -> None:
+        self.wanted.comes(sequence)
         self._tickets += 1
         sequence.ticket = self._tickets
         heappush(self._heap, (sequence.queue_key, sequence.arrival_order, sequence.ticket, sequence))
         self._size += 1
 
     def remove(self, sequence: Sequence) -> None:
+        self.wanted.goes(sequence)
         sequence.ticket = 0
         self._size -= 1
         heap = self._heap

@@ -177,6 +177,7 @@ class Replica:
             self.waiting = self.tenants
         else:
             self.waiting = FCFSQueue() if queueing.in_arrival_order else KeyedQueue(queueing)
+        self.waiting.wanted.block_size = config.block_size
         self.arriving: deque[tuple[int, Sequence]] = deque()
         self.swapped: deque[Sequence] = deque()
         self.swap_space = SwapSpace(config.swap_blocks, config.kv_block_bytes, config.host_link, config.swap)

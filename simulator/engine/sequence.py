@@ -93,8 +93,11 @@ class Sequence:
         "tenant",
         "ticket",
         "units",
+        "wanted_blocks",
     )
 
+    # Set when it is queued.
+    wanted_blocks: int
     # Set when it joins a decode group.
     base_context: int
     join_step: int

@@ -13,6 +13,7 @@ from collections.abc import Sequence as SequenceOf
 from typing import TYPE_CHECKING
 
 from policies.protocols import QueueingPolicy
+from simulator.engine.queue import Wanted
 from simulator.engine.sequence import Sequence
 
 if TYPE_CHECKING:
@@ -40,9 +41,10 @@ class TenantQueue:
     To the engine it is a `simulator.engine.queue.WaitingQueue`, to its policy a `policies.protocols.TenantsView`.
     """
 
-    __slots__ = ("_policy", "_queues", "_settled", "_size", "lanes")
+    __slots__ = ("_policy", "_queues", "_settled", "_size", "lanes", "wanted")
 
     def __init__(self, policy: QueueingPolicy) -> None:
+        self.wanted = Wanted()
         self._policy = policy
         self._queues: dict[str, OrderedDict[Sequence, None]] = {}
         self._settled: dict[str, int] = {}
@@ -93,6 +95,7 @@ class TenantQueue:
 
     def push(self, sequence: Sequence) -> bool:
         self._queue_of(sequence.tenant)[sequence] = None
+        self.wanted.comes(sequence)
         self._size += 1
         return True  # whose turn it is may change with every token: nobody can say that it isn't this one's
 
@@ -100,6 +103,7 @@ class TenantQueue:
         queue = self._queue_of(sequence.tenant)
         queue[sequence] = None
         queue.move_to_end(sequence, last=False)
+        self.wanted.comes(sequence)
         self._size += 1
 
     def _queue_of(self, tenant: str) -> OrderedDict[Sequence, None]:
@@ -112,6 +116,7 @@ class TenantQueue:
     def remove(self, sequence: Sequence) -> None:
         queue = self._queues[sequence.tenant]
         del queue[sequence]
+        self.wanted.goes(sequence)
         self._size -= 1
         if not queue:
             del self._queues[sequence.tenant]

@@ -29,7 +29,11 @@ class Watch:
             control.at(at, self._look)
 
     def _look(self) -> None:
-        for load in self.control.cluster.loads:
+        for replica, load in zip(self.control.cluster.replicas, self.control.cluster.loads, strict=True):
+            waiting = [*replica.waiting, *(each for _, each in replica.arriving), *replica.swapped]
+            assert load.waiting_blocks == sum(-(-each.prefill_target // 16) for each in waiting)
+            assert load.num_preempted == sum(each.preemptions > 0 for each in waiting)
+            assert load.num_waiting == len(waiting)
             self.seen.append(
                 (
                     load.used_blocks,

@@ -17,6 +17,7 @@ from simulator.engine.cluster import Cluster, Workload
 from simulator.engine.links import Link
 from simulator.engine.replica import EngineLimits, ReplicaConfig
 from simulator.engine.swap import SwapConfig
+from simulator.engines import load_engine
 from simulator.errors import InputError, did_you_mean
 from simulator.expert_plan import expert_load
 from simulator.features import make_features
@@ -455,6 +456,7 @@ def _rank_cost(
     """Return the cost model of a replica, or of one of its attention data parallel ranks."""
     pool = each.pool
     assert pool.engine.host_overhead_s is not None
+    beside = 0 if pool.engine.name is None else load_engine(pool.engine.name, pool.engine.version).shared_beside
     if pool.cost.profile is not None:
         from simulator.cost.measured_sources import measured_cost
 
@@ -472,6 +474,7 @@ def _rank_cost(
             outside=pool.cost.outside or "extrapolate",
             where=f"pool {pool.name!r}",
             load=load,
+            shared_beside=beside,
         )
     from simulator.cost.fitted_kernels import fitted_cost
     from simulator.cost.roofline import roofline_cost
@@ -488,6 +491,7 @@ def _rank_cost(
         host_overhead_s=pool.engine.host_overhead_s,
         graphs=graphs,
         load=load,
+        shared_beside=beside,
     )
 
 

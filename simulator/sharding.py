@@ -82,12 +82,21 @@ def attention_matrices(model: ModelSpec, tp: int) -> tuple[Matrix, ...]:
     mla = model.mla
     query = heads * (mla.qk_nope_head_dim + mla.qk_rope_head_dim)
     latent = mla.kv_lora_rank + mla.qk_rope_head_dim
-    expand = Matrix("qkv", mla.kv_lora_rank, heads * (mla.qk_nope_head_dim + mla.v_head_dim))
+    expand = latent_expansion(model, tp)
+    assert expand is not None
     out = Matrix("o", heads * mla.v_head_dim, hidden)
     if mla.q_lora_rank is None:
         return Matrix("qkv", hidden, query), Matrix("qkv", hidden, latent), expand, out
     compress = Matrix("qkv", hidden, mla.q_lora_rank + latent)
     return compress, Matrix("qkv", mla.q_lora_rank, query), expand, out
+
+
+def latent_expansion(model: ModelSpec, tp: int) -> Matrix | None:
+    """Return a rank's expansion of MLA's latent into keys and values; None without MLA."""
+    if model.mla is None:
+        return None
+    mla = model.mla
+    return Matrix("qkv", mla.kv_lora_rank, rank_heads(model, tp) * (mla.qk_nope_head_dim + mla.v_head_dim))
 
 
 def mlp_matrices(model: ModelSpec, tp: int, moe_layer: bool) -> tuple[Matrix, ...]:

@@ -196,6 +196,15 @@ class ContextParallelKernels:
         """Return the seconds of one matrix product."""
         return self.rank.gemm(matrix, rows)
 
+    @property
+    def choice_kernels(self) -> int:
+        """Kernels of the choice of experts."""
+        return self.rank.choice_kernels
+
+    def absorbed(self, expansion: Matrix, rows: Floats) -> Floats:
+        """Return the seconds of MLA's products of decodes."""
+        return self.rank.absorbed(expansion, rows)
+
     def elementwise(self, elements_per_row: float, rows: Floats, kernels: int) -> Floats:
         """Return the seconds of kernels that only move memory."""
         return self.rank.elementwise(elements_per_row, rows, kernels)

@@ -21,7 +21,7 @@ from simulator.cost.context_parallel import context_parallel_kernels
 from simulator.cost.efficiency import DEFAULT_EFFICIENCY, DEFAULT_HOST_OVERHEAD_S
 from simulator.cost.expert_load import DEFAULT_LOAD, ExpertLoad
 from simulator.cost.graphs import NO_GRAPHS, CudaGraphs
-from simulator.cost.kernels import Floats, Kernels, KernelShapes, RooflineKernels
+from simulator.cost.kernels import CHOICE_KERNELS, Floats, Kernels, KernelShapes, RooflineKernels
 from simulator.cost.operator_cost import OperatorCost
 from simulator.cost.roofline import kernel_shapes
 from simulator.cost.table_attention import ChunkAttention, Surface, TableAttention
@@ -59,6 +59,7 @@ def fitted_cost(
     graphs: CudaGraphs = NO_GRAPHS,
     node: NodeType | None = None,
     load: ExpertLoad = DEFAULT_LOAD,
+    shared_beside: int = 0,
     profile: FittedProfile | None = None,
 ) -> OperatorCost:
     """Return the cost model from the fits of an accelerator.
@@ -86,6 +87,7 @@ def fitted_cost(
         activation_dtype=activation_dtype,
         node=node,
         load=load,
+        shared_beside=shared_beside,
     )
     fits = load_fits(accelerator.name) if profile is None else profile
     return OperatorCost(
@@ -131,6 +133,7 @@ class FittedKernels:
 
     attention: Attention
     window_attention: Attention
+    choice_kernels: int = CHOICE_KERNELS
 
     def __init__(self, profile: FittedProfile, shapes: KernelShapes, estimate: Kernels) -> None:
         self._profile, self._shapes, self._estimate = profile, shapes, estimate
@@ -167,6 +170,10 @@ class FittedKernels:
             return self._estimate.gemm(matrix, rows)
         columns = {"tokens": rows, "n": np.full_like(rows, matrix.outputs), "k": np.full_like(rows, matrix.inputs)}
         return self._times(fit, {"weight_dtype": form}, columns)
+
+    def absorbed(self, expansion: Matrix, rows: Floats) -> Floats:
+        """Return the seconds of MLA's products of decodes: those of the expansion."""
+        return self.gemm(expansion, rows)
 
     def elementwise(self, elements_per_row: float, rows: Floats, kernels: int) -> Floats:
         """Return the seconds of kernels that only move memory, each an equal part."""

@@ -33,6 +33,10 @@ _WEIGHT_ONLY = ("int4", "mxfp4")
 """Formats that kernels widen to the activations' datatype before they multiply (AWQ, GPTQ, gpt-oss)."""
 
 
+CHOICE_KERNELS = 2
+"""Kernels of the choice of experts, and of sorting tokens by expert, where a source has neither: an assumption."""
+
+
 class Kernels(Protocol):
     """Seconds of the kernels of one model on one rank.
 
@@ -53,8 +57,20 @@ class Kernels(Protocol):
         """Where the times come from, a line each."""
         ...
 
+    @property
+    def choice_kernels(self) -> int:
+        """Kernels that choose a token's experts and sort the tokens by expert, beyond those that `experts` holds."""
+        ...
+
     def gemm(self, matrix: Matrix, rows: Floats) -> Floats:
         """Return the seconds of one matrix product, by rows."""
+        ...
+
+    def absorbed(self, expansion: Matrix, rows: Floats) -> Floats:
+        """Return the seconds of what decodes compute in place of MLA's expansion of the latent, one matrix.
+
+        Two products a head, of queries with its half for keys, and of outputs with its half for values.
+        """
         ...
 
     def elementwise(self, elements_per_row: float, rows: Floats, kernels: int) -> Floats:
@@ -121,6 +137,8 @@ class KernelShapes:
         Between context parallel ranks; None for one.
     load
         How tokens spread over routed experts.
+    shared_beside
+        Tokens of a step of decodes alone up to which shared experts are computed beside the routed ones; 0: never.
     """
 
     model: ModelSpec
@@ -133,6 +151,7 @@ class KernelShapes:
     stage_link: CollectiveLink | None
     context_link: CollectiveLink | None = None
     load: ExpertLoad = DEFAULT_LOAD
+    shared_beside: int = 0
 
     @property
     def activation_bytes(self) -> float:
@@ -165,6 +184,8 @@ class RooflineKernels:
 
     Rates and bandwidths are the data sheet's times the factors in `simulator.cost.efficiency`.
     """
+
+    choice_kernels: int = CHOICE_KERNELS
 
     def __init__(self, shapes: KernelShapes, efficiency: Efficiency) -> None:
         self.shapes = shapes
@@ -206,6 +227,10 @@ class RooflineKernels:
         arithmetic = rows * (2 * matrix.elements / rate)
         memory = (weights + rows * per_row) / bandwidth
         return np.asarray(efficiency.gemm_latency_s + np.maximum(arithmetic, memory))
+
+    def absorbed(self, expansion: Matrix, rows: Floats) -> Floats:
+        """Return the seconds of MLA's products of decodes: as many weights and multiplications as the expansion."""
+        return self.gemm(expansion, rows)
 
     def elementwise(self, elements_per_row: float, rows: Floats, kernels: int) -> Floats:
         """Return the seconds of kernels that only move memory."""

@@ -40,6 +40,7 @@ def measured_cost(
     outside: str,
     where: str,
     load: ExpertLoad = DEFAULT_LOAD,
+    shared_beside: int = 0,
 ) -> MeasuredCost | OperatorCost:
     """Return the cost model that measurements make.
 
@@ -86,6 +87,7 @@ def measured_cost(
         kv_dtype=kv_dtype,
         node=node,
         load=load,
+        shared_beside=shared_beside,
     )
     return OperatorCost(
         shapes,

@@ -89,7 +89,7 @@ class OperatorCost:
         self._chunk_steps: list[tuple[float, ...]] = []
         self._decode_steps: list[tuple[float, ...]] = []
         self._head_s: list[float] = []  # by rows of logits
-        self._rare_tokens: dict[int, tuple[float, ...]] = {}
+        self._rare_tokens: dict[tuple[int, bool], tuple[float, ...]] = {}
         self._rare_rows: dict[int, float] = {}
         self._make_tables(_FIRST_TABLE)
         self._head_s = self._head_table(_FIRST_TABLE)
@@ -179,8 +179,8 @@ class OperatorCost:
 
     def seconds(self, shape: BatchShape, computed: int) -> float:
         """Return the seconds of one step that computes so many tokens in dense operators; one stage, no padding."""
-        table, rows = self._decode_steps, shape.logit_rows
-        fixed = table[computed] if computed < len(table) else self._more_tokens(computed, False)
+        table, rows = self._chunk_steps if shape.chunks else self._decode_steps, shape.logit_rows
+        fixed = table[computed] if computed < len(table) else self._more_tokens(computed, bool(shape.chunks))
         head = self._head_s[rows] if rows < len(self._head_s) else self._more_rows(rows)
         full, window = self._context_s(shape)
         _, full_layers, window_layers = self._attention_layers[0]
@@ -188,8 +188,8 @@ class OperatorCost:
 
     def run_seconds(self, shape: BatchShape, computed: int, k: int) -> Floats:
         """Return the same of the next ``k`` steps."""
-        table, rows = self._decode_steps, shape.logit_rows
-        fixed = table[computed] if computed < len(table) else self._more_tokens(computed, False)
+        table, rows = self._chunk_steps if shape.chunks else self._decode_steps, shape.logit_rows
+        fixed = table[computed] if computed < len(table) else self._more_tokens(computed, bool(shape.chunks))
         head = self._head_s[rows] if rows < len(self._head_s) else self._more_rows(rows)
         full, window = self._context_run_s(shape, np.arange(k, dtype=np.int64))
         _, full_layers, window_layers = self._attention_layers[0]
@@ -266,7 +266,7 @@ class OperatorCost:
         idle = self._idle(int(tokens[0]))[-1:]
         parts: list[dict[str, Floats]] = []
         for stage in range(len(self._layers)):
-            parts.extend(self._stage_families(stage, tokens, idle))
+            parts.extend(self._stage_families(stage, tokens, idle, not shape.chunks))
         if shape.logit_rows:
             rows = np.ceil(np.array([shape.logit_rows / self._cp]))
             parts.append(self._operators.head(rows, SAMPLER_BYTES_PER_LOGIT))
@@ -356,14 +356,14 @@ class OperatorCost:
             near = near + attention.prefill_run_s(chunks, total_new, total_cached, near_pairs, near_context)
         return full, near
 
-    def _stage_families(self, stage: int, tokens: Floats, idle: Floats) -> list[dict[str, Floats]]:
+    def _stage_families(self, stage: int, tokens: Floats, idle: Floats, decodes: bool) -> list[dict[str, Floats]]:
         """Seconds of a stage by family, without host and LM head: layers, then what stands before and after them."""
         operators, layers = self._operators, self._layers[stage]
         moe_layers = sum(map(self._model.is_moe_layer, layers))
         parts = []
         for moe, count in ((False, len(layers) - moe_layers), (True, moe_layers)):
             if count:
-                families = operators.layer(tokens, idle, moe)
+                families = operators.layer(tokens, idle, moe, decodes)
                 parts.append({family: value * count for family, value in families.items()})
         if stage == 0:
             parts.append(operators.first_stage(tokens))
@@ -373,12 +373,12 @@ class OperatorCost:
             parts.append({"send": operators.send(tokens, self._stage_link, P2P_LATENCY_S)})
         return parts
 
-    def _stages_s(self, counts: Floats, idle: Floats) -> list[Floats]:
+    def _stages_s(self, counts: Floats, idle: Floats, decodes: bool) -> list[Floats]:
         """Seconds of each stage by tokens, host overhead on the first; nothing else without tokens."""
         stages = []
         for stage in range(len(self._layers)):
             total = np.zeros_like(counts)
-            for part in self._stage_families(stage, counts, idle):
+            for part in self._stage_families(stage, counts, idle, decodes):
                 for value in part.values():
                     total = total + value
             total = np.where(counts > 0, total, 0.0)
@@ -394,8 +394,11 @@ class OperatorCost:
     def _make_tables(self, size: int) -> None:
         """Make the tables of stages for 0 ... ``size`` - 1 tokens."""
         counts = np.arange(size, dtype=np.float64)
-        stages = self._stages_s(counts, self._idle(size - 1))
+        idle = self._idle(size - 1)
+        stages = self._stages_s(counts, idle, False)
         for chunks in (True, False):
+            if not chunks and self._operators.decodes_differ:
+                stages = self._stages_s(counts, idle, True)
             computed = self._rank_tokens(counts, chunks).astype(np.int64)
             rows = list(zip(*(stage[computed].tolist() for stage in stages), strict=True))
             if chunks:
@@ -426,10 +429,11 @@ class OperatorCost:
         if tokens < _LARGEST_TABLE:
             self._make_tables(_table_size(tokens))
             return (self._chunk_steps if chunks else self._decode_steps)[tokens]
-        if tokens not in self._rare_tokens:
-            stages = self._stages_s(np.ceil(np.array([tokens / self._cp])), np.zeros(1))
-            self._rare_tokens[tokens] = tuple(float(stage[0]) for stage in stages)
-        return self._rare_tokens[tokens]
+        key = tokens, chunks
+        if key not in self._rare_tokens:
+            stages = self._stages_s(np.ceil(np.array([tokens / self._cp])), np.zeros(1), not chunks)
+            self._rare_tokens[key] = tuple(float(stage[0]) for stage in stages)
+        return self._rare_tokens[key]
 
     def _more_rows(self, rows: int) -> float:
         """Return the seconds of more rows of logits than the table has, which grows."""

@@ -36,6 +36,7 @@ def kernel_shapes(
     activation_dtype: str | None = None,
     node: NodeType | None = None,
     load: ExpertLoad = DEFAULT_LOAD,
+    shared_beside: int = 0,
 ) -> KernelShapes:
     """Return what the kernels of a model compute with on a layout.
 
@@ -53,6 +54,8 @@ def kernel_shapes(
         Node type, for the links between GPUs; None: one node that is large enough, at the accelerator's own rates.
     load
         How tokens spread over routed experts.
+    shared_beside
+        Tokens of a step of decodes alone up to which shared experts are computed beside the routed ones; 0: never.
 
     Raises
     ------
@@ -76,6 +79,7 @@ def kernel_shapes(
         stage_link=stage_link(accelerator, node, plan.gpus) if plan.pp > 1 else None,
         context_link=tensor_link(accelerator, node, plan.tp * plan.cp) if plan.cp > 1 else None,
         load=load,
+        shared_beside=shared_beside,
     )
 
 
@@ -91,6 +95,7 @@ def roofline_cost(
     graphs: CudaGraphs = NO_GRAPHS,
     node: NodeType | None = None,
     load: ExpertLoad = DEFAULT_LOAD,
+    shared_beside: int = 0,
     efficiency: Efficiency = DEFAULT_EFFICIENCY,
 ) -> OperatorCost:
     """Return the cost model from the data sheet of an accelerator.
@@ -115,6 +120,7 @@ def roofline_cost(
         activation_dtype=activation_dtype,
         node=node,
         load=load,
+        shared_beside=shared_beside,
     )
     return OperatorCost(
         shapes,

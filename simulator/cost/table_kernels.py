@@ -7,6 +7,8 @@ Each operator of the model is looked up by its own shape on one rank:
   Measured products in fp8 with one scale a tensor include the quantisation of their input, which engines fuse into the
   norm or activation before: it is taken off where it was measured alone. That of formats with blocks stays in.
 - **Attention** by heads, `simulator.cost.table_attention`.
+- **MLA's products of decodes**, queries and outputs with the halves of the expansion, by the heads of a rank; in 8 bits
+  where the weights are and such products were measured.
 - **Routed experts** by their sizes, layout and the distribution of routing. Where an engine has several kernels for a
   shape (or several datatypes of activations for weights of four bits), the fastest counts, as engines choose it.
 - **Collectives** by bytes, `simulator.cost.collectives`.
@@ -41,6 +43,14 @@ LEAST_UNQUANTISED = 0.5
 """Share of a product's time that is left at least when the quantisation of its input is taken off, which was measured
 apart from it and may have come out longer: a choice."""
 
+LATENT_PRODUCTS = ("mla_absorb", "mla_expand")
+"""Operators of the products that decodes compute in place of MLA's expansion."""
+
+ROUTED_WITHIN = ("sglang", "trtllm")
+"""Engines whose measured experts begin with the router's logits, so that the choice and the sorting are within:
+``collect_moe.py`` of AIConfigurator's collectors times ``select_experts`` and ``fused_moe`` (sglang), and the forward
+of a layer's ``create_moe`` with its routing method (trtllm); vLLM's times ``fused_experts`` with experts chosen."""
+
 
 class TableKernels:
     """Kernel times of one model on one rank, measured where they were.
@@ -73,6 +83,8 @@ class TableKernels:
         self._made: dict[str, str] = {}
         self._collectives = Collectives(rows, shapes.plan.tp, estimate)
         self._curves: dict[tuple[str, int, int], tuple[Floats, Floats] | None] = {}
+        self._absorbed = self._latent_products() if shapes.model.mla is not None else None
+        self.choice_kernels = estimate.choice_kernels
         self._experts = self._expert_curve(shapes.load.distribution) if shapes.model.moe is not None else None
         if shapes.model.mla is None:
             self.attention = self._attention(None)
@@ -149,6 +161,30 @@ class TableKernels:
             return points, times
         self._note("quantize", part, ", taken off products in fp8 per tensor: engines fuse it")
         return points, np.maximum(times - curve(*_by_tokens(part), points, hold=False), LEAST_UNQUANTISED * times)
+
+    def absorbed(self, expansion: Matrix, rows: Floats) -> Floats:
+        """Return the seconds of MLA's two products a head of decodes; not measured: those of the expansion."""
+        if self._absorbed is None:
+            return self.gemm(expansion, rows)
+        total = np.zeros_like(rows)
+        for points, times in self._absorbed:
+            total = total + curve(points, times, rows, hold=False)
+        return total
+
+    def _latent_products(self) -> tuple[tuple[Floats, Floats], ...] | None:
+        """Return tokens and seconds of both; None unless both were measured."""
+        heads = rank_heads(self._shapes.model, self._shapes.plan.tp)
+        found = []
+        for name in LATENT_PRODUCTS:
+            part = self._rows(name)
+            part = part[part["heads"] == heads]
+            narrow = self._stored_as(part, self._shapes.formats["qkv"])
+            part = part[part["weight_dtype"].isin(_spelled(self._shapes.activation_dtype))] if narrow.empty else narrow
+            if part.empty:
+                return None
+            self._note(name, part)
+            found.append(_by_tokens(part))
+        return tuple(found)
 
     # ----------------------------------------------------------------------------------------------- attention
 
@@ -238,6 +274,8 @@ class TableKernels:
         if chosen is not None:
             part = part[part["routing"] == chosen]
         self._note("experts", part, "" if chosen is None else f", routing {chosen}")
+        if part["software"].iloc[0] in ROUTED_WITHIN:
+            self.choice_kernels = 0
         return _by_tokens(part)
 
     # --------------------------------------------------------------------------------------------- the estimate's

@@ -117,6 +117,9 @@ class Engine:
         ranks; None: a rank has those of an engine without them.
     together
         Flags that mean here what they do only beside another one.
+    shared_beside
+        Tokens of a step of decodes alone up to which it computes shared experts beside the routed ones, on another
+        stream or in the same kernels; 0: never.
     """
 
     name: str
@@ -131,6 +134,7 @@ class Engine:
     balancing: str = "round-robin"
     data_parallel: Callable[[Accelerator, int, int], EngineDefaults] | None = None
     together: Mapping[str, str] = field(default_factory=dict)
+    shared_beside: int = 0
 
     @property
     def label(self) -> str:

@@ -131,4 +131,7 @@ ENGINE = Engine(
     kv_memory="static",
     data_parallel=data_parallel,
     together={"--dp-size": "--enable-dp-attention"},
+    # models/deepseek_v2.py: one more expert of the routed ones' kernels under tensor parallelism (fused shared
+    # experts), else on another stream of the CUDA graph (forward_normal_dual_stream); so up to the largest graph.
+    shared_beside=512,
 )

@@ -60,4 +60,7 @@ ENGINE = Engine(
     ),
     kv_memory="free",
     balancing="trtllm",
+    # _torch/models/modeling_deepseekv3.py: maybe_execute_in_parallel on another stream, which it does in CUDA graphs
+    # only; those are captured for batches of up to 128 (CudaGraphConfig.max_batch_size).
+    shared_beside=128,
 )

@@ -168,4 +168,6 @@ ENGINE = Engine(
     )
     | {"-dcp", "-O"},
     balancing="vllm",
+    # model_executor/layers/fused_moe: a stream of their own up to VLLM_SHARED_EXPERTS_STREAM_TOKEN_THRESHOLD (envs.py).
+    shared_beside=256,
 )

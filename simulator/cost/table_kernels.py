@@ -46,6 +46,11 @@ apart from it and may have come out longer: a choice."""
 LATENT_PRODUCTS = ("mla_absorb", "mla_expand")
 """Operators of the products that decodes compute in place of MLA's expansion."""
 
+ABSORBED_PROMPTS = ("sglang",)
+"""Engines whose ``mla_prefill`` was measured in the absorbed form (docs/measurements.md), with 3.4 times the
+multiplications of the expanded one. SGLang expands prompts unless a short cached prefix comes before them
+(``AttnForwardMethod.MHA_ONE_SHOT``, ``MHA_CHUNKED_KV`` in models/deepseek_common/attention_backend_handler.py)."""
+
 ROUTED_WITHIN = ("sglang", "trtllm")
 """Engines whose measured experts begin with the router's logits, so that the choice and the sorting are within:
 ``collect_moe.py`` of AIConfigurator's collectors times ``select_experts`` and ``fused_moe`` (sglang), and the forward
@@ -227,7 +232,11 @@ class TableKernels:
         for name in ("mla_prefill", "mla_decode"):
             part = self._rows(name)
             part = part[(part["heads"] == heads) & part["kv_dtype"].isin(_spelled(shapes.kv_dtype))]
-            if part.empty:
+            absorbed = name == "mla_prefill" and not part.empty and part["software"].iloc[0] in ABSORBED_PROMPTS
+            if absorbed:
+                part = part[:0]
+                self._lacks("mla_prefill in its expanded form (measured: the absorbed one, which engines don't take)")
+            elif part.empty:
                 self._lacks(f"{name} with {heads} heads, KV in {shapes.kv_dtype}")
             else:
                 self._note(name, part)

@@ -135,3 +135,21 @@ def test_engines_say_up_to_how_many_tokens() -> None:
         "trtllm": 128,
     }
     assert load_engine("vllm", "0.6").shared_beside == 0
+
+
+def test_prompts_do_not_take_the_absorbed_form_that_was_measured() -> None:
+    """SGLang's table has the absorbed form: 3.4 times the multiplications of the expanded one that it runs."""
+    times: dict[str, object] = {
+        "sequences": 1,
+        "new_tokens": [1024, 8192],
+        "cached_tokens": 0,
+        "heads": 16,
+        "kv_dtype": "bf16",
+        "time_s": [1e-3, 64e-3],
+    }
+    ours, theirs = (table(software, ("mla_prefill", times)) for software in ("sglang", "trtllm"))
+    pairs = 8192 * 8193 // 2
+    assert theirs.attention.prefill_s(1, 8192, 0, pairs, 8192) == pytest.approx(64e-3)
+    estimate = RooflineKernels(kernel_shapes(V3, H200, EIGHT), DEFAULT_EFFICIENCY).attention
+    assert ours.attention.prefill_s(1, 8192, 0, pairs, 8192) == estimate.prefill_s(1, 8192, 0, pairs, 8192)
+    assert any("expanded form" in line for line in ours.sources)

@@ -10,7 +10,11 @@ import pytest
 
 from policies.routing.least_outstanding import LeastOutstanding
 from simulator.engine.recorder import Outcome
+from simulator.errors import InputError
+from simulator.faults.making import make_faults
 from simulator.faults.times import noticed_down_ns, noticed_up_ns, time_to_failure_ns, time_to_repair_ns
+from simulator.resolve import resolve
+from simulator.scenario import Scenario
 from simulator.scenario_faults import MTBF_H, Faults, HealthCheck, RandomKind, ScriptedFault
 from tests.engine.support import MS, Request, times_ms
 from tests.engine.test_lockstep import JointLinear
@@ -283,3 +287,12 @@ def test_short_forms_and_what_is_needed() -> None:
     assert Faults.model_validate({"restart": 7}).restart.init_s == 7.0
     with pytest.raises(ValueError, match="'link' needs 'mtbf_h'"):
         Faults.model_validate({"random": {"link": {"mttr_s": 1.0}}})
+
+
+def test_replicas_that_fail_before_they_have_started_are_refused() -> None:
+    faults = {"random": {"gpu": {"mtbf_h": 8 / 3600, "mttr_s": 1.0}}, "restart": {"init_s": 21.0, "weights": "none"}}
+    pool = {"parallel": {"tp": 4}, "cost": {"kind": "constant", "step_s": 0.01}}
+    scenario = Scenario.from_mapping({"faults": faults, "cluster": {"pools": [pool]}})
+    with pytest.raises(InputError, match=r"random\.gpu\.mtbf_h: a replica of pool 'default' would fail every 2 s"):
+        make_faults(resolve(scenario))
+    make_faults(resolve(scenario.updated({"faults.restart.init_s": 19.0})))

@@ -458,8 +458,8 @@ class Cluster(Part):
                 raise ValueError(f"pools.{index}: 'min_replicas' needs 'max_replicas'")
             if pool.max_replicas is not None and not (pool.min_replicas or 0) <= pool.replicas <= pool.max_replicas:
                 raise ValueError(
-                    f"pools.{index}: 'replicas' = {pool.replicas} must lie between 'min_replicas' and "
-                    f"'max_replicas' = {pool.max_replicas}"
+                    f"pools.{index}: 'replicas' = {pool.replicas} must lie between 'min_replicas' = "
+                    f"{pool.min_replicas or 0} and 'max_replicas' = {pool.max_replicas}"
                 )
         if self.scaler is not None and all(pool.max_replicas is None for pool in self.pools):
             raise ValueError("a 'scaler' needs a pool with 'max_replicas'")

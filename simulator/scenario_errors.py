@@ -83,14 +83,18 @@ def problems_of(
         Name of the flag that set a key, by the key's path.
     """
     found = []
-    for entry in error.errors(include_url=False):
+    entries = error.errors(include_url=False)
+    for entry in entries:
         path: Path = tuple(entry["loc"])
+        if entry["type"] == "too_short" and any(each["loc"][: len(path)] == path != each["loc"] for each in entries):
+            continue  # it has entries, and what is wrong with them is said
         if path and path[-1] == "[key]":
             path = path[:-1]
         text = _text(entry, model, path)
         label = _label(labels, path, entry["type"])
         if label is not None:
-            found.append(Problem(text, label))
+            within = _within(labels, path[:-1] if entry["type"] == "extra_forbidden" else path)
+            found.append(Problem(f"{within}: {text}" if within and label.startswith("--set ") else text, label))
             continue
         key = dotted(path[:-1] if entry["type"] == "extra_forbidden" else path)
         found.append(Problem(text, key, _line(lines, path)))
@@ -104,6 +108,12 @@ def _label(labels: Mapping[Path, str], path: Path, kind: str) -> str | None:
             return labels[path[:length]]
     within = {label for key, label in labels.items() if key[: len(path)] == path}
     return within.pop() if kind == "value_error" and path and len(within) == 1 else None
+
+
+def _within(labels: Mapping[Path, str], path: Path) -> str:
+    """Return what a path adds to that of the flag that set the part around it."""
+    length = next((length for length in range(len(path), 0, -1) if path[:length] in labels), len(path))
+    return dotted(path[length:])
 
 
 def _line(lines: Mapping[Path, int], path: Path) -> int | None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from simulator import Scenario
 from simulator.resolve import resolve
-from simulator.scenario import ScenarioError
+from simulator.scenario import ScenarioError, assemble
 from simulator.scenario_base import Part, PolicyRef
 from simulator.scenario_yaml import parse, value
 
@@ -175,6 +175,14 @@ def test_updated_changes_keys_and_checks_anew() -> None:
 def test_known_keys_are_those_of_the_part_alone() -> None:
     with pytest.raises(ScenarioError, match=r"offload\.weights: unknown key 'ram'; known: cpu, disk, gpu$"):
         Scenario.from_mapping(pool_of(offload={"weights": {"ram": 1.0}}))
+
+
+def test_what_a_flag_set_is_named_within_it_and_a_bad_entry_is_said_once() -> None:
+    with pytest.raises(ScenarioError, match=r"^--set clients: timeout_s: must be above 0, got 0$"):
+        assemble(None, [("clients", {"timeout_s": 0}, "--set clients")])
+    with pytest.raises(ScenarioError) as found:
+        Scenario.from_mapping(pool_of(kv_tiers=[{"tier": "tape", "capacity_gib": 5}]))
+    assert [problem.text for problem in found.value.problems] == ["must be one of host, flash, remote, got 'tape'"]
 
 
 def test_none_takes_a_key_back_to_its_default() -> None:

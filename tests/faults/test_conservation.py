@@ -185,7 +185,7 @@ BATCHING = registry.names("batching")
     engine=st.sampled_from(sorted(ENGINES)),
     cost=st.sampled_from([EVEN, UNEVEN]),
 )
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_every_request_ends_once_and_fast_forward_is_exact(
     policy: str,
     requests: list[Request],

@@ -14,6 +14,8 @@ from policies.rescheduling.llumnix import Llumnix
 from simulator.engine.cluster import Cluster
 from simulator.engine.control import Feature
 from simulator.engine.recorder import Outcome
+from simulator.kv_tiers.feature import KVTiersFeature
+from simulator.kv_tiers.levels import PoolTiers
 from simulator.rescheduling.feature import MovingPool, ReschedulingFeature
 from simulator.scaling.feature import ScaledPool, ScalingFeature
 from simulator.scenario_scaling import StartUp
@@ -32,6 +34,7 @@ from tests.faults.test_conservation import (
     parts_of,
     whole_print,
 )
+from tests.kv_tiers.support import tier
 from tests.rescheduling.support import Eager
 from tests.scaling.support import planned
 
@@ -86,6 +89,9 @@ def moving(kind: str) -> list[Feature]:
         mover = Eager(interval_s=0.02, goes_on=True) if kind == "moving" else Llumnix(threshold=6.0, interval_s=0.03)
         pool = MovingPool("default", range(REPLICAS), mover, KV_BYTES)
         return [ReschedulingFeature([pool], last_stage_max_blocks=2, max_stages=3)]
+    if kind == "tiers":
+        tiers = [tier("host", 6, write="on-second-use"), tier("remote", 30)]
+        return [KVTiersFeature([PoolTiers("default", range(REPLICAS), tiers, "auto", KV_BYTES)])]
     scaler = planned(lambda view: 1 + round(view.now_s * 10) % REPLICAS, 0.03)
     scaled = ScaledPool("default", range(REPLICAS), 1, 1, scaler, WEIGHTS)
     return [ScalingFeature([scaled], StartUp(init_s=0.03), requeues=True)]
@@ -96,6 +102,8 @@ def simulate_together(
 ) -> tuple[Cluster, dict[str, Any]]:
     """Run everything together, in the order of `simulator.features`; check what holds for every run."""
     own = features(**parts)
+    if kind == "tiers":
+        options |= {"hash_block_tokens": 16, "blocks": 30, "kv_tiers": True}
     cluster = build(
         requests,
         replicas=REPLICAS,
@@ -120,7 +128,7 @@ def simulate_together(
     return cluster, dict(control.describe())
 
 
-@pytest.mark.parametrize("kind", ["disaggregated", "vllm", "sglang", "moving", "llumnix", "scaling"])
+@pytest.mark.parametrize("kind", ["disaggregated", "vllm", "sglang", "moving", "llumnix", "scaling", "tiers"])
 @given(
     requests=REQUESTS,
     faults=FAULTS,
@@ -131,7 +139,7 @@ def simulate_together(
     policy=st.sampled_from(["vllm-v1", "sarathi", "sglang"]),
     cost=st.sampled_from([EVEN, UNEVEN]),
 )
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_faults_beside_what_moves_requests(
     kind: str,
     requests: list[Request],

@@ -518,6 +518,9 @@ def limit_lines(pools: Sequence[ResolvedPool]) -> list[tuple[str, str]]:
         )
         if pool.kv_budget is not None:
             lines.append((f"KV budget{name}", _told(pool.kv_budget)))
+        if pool.kv_tiers is not None:
+            tiers = [f"{tier.tier} {tier.capacity_gib:g} GiB ({tier.write})" for tier in pool.kv_tiers.tiers]
+            lines.append((f"KV tiers{name}", f"{', '.join(tiers)}; {pool.kv_tiers.load_or_recompute}"))
         lines.append((f"Memory{name}", memory_line(memory)))
     return lines
 

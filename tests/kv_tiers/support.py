@@ -93,7 +93,23 @@ def serve(
     cluster.stop()
     check_invariants(cluster, drained=True)
     check_tiers(feature)
+    if not others_of(options):
+        check_bytes(feature.describe()["pools"]["default"])
     return cluster, feature.describe()["pools"]["default"], feature
+
+
+def others_of(options: dict[str, Any]) -> Sequence[Any]:
+    """Return what else happened to the cluster, such as losses."""
+    return options.get("others", ())  # type: ignore[no-any-return]
+
+
+def check_bytes(told: dict[str, Any]) -> None:
+    """Assert that what came to each tier is there or was given up, where no replica was lost."""
+    prefetched = sum(each["prefetched_bytes"] for each in told["tiers"])
+    for each in told["tiers"]:
+        came = each["written_bytes"] + each["kept_in_passing_bytes"] + (prefetched if each["tier"] == "host" else 0)
+        assert came == each["held_bytes"] + each["evicted_bytes"]
+    assert sum(each["loaded_tokens"] for each in told["tiers"]) == told["loaded_tokens"]
 
 
 def check_tiers(feature: KVTiersFeature) -> None:

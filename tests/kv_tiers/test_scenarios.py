@@ -128,3 +128,16 @@ def test_presets_run(name: str) -> None:
     told = run(keys, trace=trace(40)).summary["kv_tiers"]["pools"]["default"]
     assert told["loads"] > 3
     assert told["recomputes"] == 0
+
+
+def test_with_prefill_and_decode_apart() -> None:
+    """Prompts find their prefixes in the pool, on replicas that send their KV elsewhere when it is computed."""
+    engine = {"num_kv_blocks": 500, "max_model_len": 4096}
+    both = {"accelerator": "h100-sxm", "engine": engine, "kv_tiers": [HOST, REMOTE]}
+    pools = [{**both, "name": "p", "role": "prefill", "replicas": 2}, {**both, "name": "d", "role": "decode"}]
+    fast, slow = (run({"cluster": {"pools": pools}}, trace=trace(), stepwise=way) for way in (False, True))
+    assert without_simulator(fast.summary) == without_simulator(slow.summary)
+    told = fast.summary["kv_tiers"]["pools"]
+    assert told["p"]["loads"] > 3
+    assert told["d"]["loads"] == 0
+    assert fast.summary["disaggregation"]["handovers"] == 60

@@ -261,7 +261,7 @@ def workloads(draw: st.DrawFn) -> dict[str, Any]:
 def prints(options: dict[str, Any], **more: Any) -> tuple[Any, ...]:
     options = dict(options)
     tiers = [tier(*each) for each in options.pop("tiers")]
-    acts = [act for act in options.pop("acts") if act[1] != "move"]
+    acts = options.pop("acts")
     requests = options.pop("requests")
     others = [Acts(acts)] if acts else []
     cluster, told, _ = serve(requests, tiers, others=others, max_len=190, **options, **more)

@@ -298,3 +298,16 @@ def test_a_group_of_nothing_but_empty_flows_ends() -> None:
     lab = Lab(1)
     group: FlowGroup = lab.network.start_group([((0,), 0), ((), 0)], lab.done("both"))  # type: ignore[arg-type]
     assert lab.run() == [("both", 0)] and group.remaining_bytes == 0
+
+
+def test_what_is_expected_counts_the_flows_of_now() -> None:
+    """10 GB/s: alone 1 GB takes 0.1 s; beside another, which only begins, 0.2 s; two together beside it 0.3 s."""
+    lab = Lab(10, 100, latency_s=1e-6)
+    assert lab.network.expected_ns([((0,), GB)]) == NS_PER_S // 10 + 1000
+    lab.start("a", (0,), 100 * GB)
+    assert lab.network.expected_ns([((0,), GB)]) == NS_PER_S // 5 + 1000
+    assert lab.network.expected_ns([((0,), GB), ((0,), GB // 2)]) == pytest.approx(0.3e9 + 1000, abs=2)
+    assert lab.network.expected_ns([((1,), GB)]) == NS_PER_S // 100 + 1000
+    lab.network.set_capacity(0, 0)
+    assert lab.network.expected_ns([((0,), GB)]) is None
+    assert lab.network.expected_ns([((0,), 0)]) == 1000

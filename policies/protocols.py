@@ -18,12 +18,13 @@ import math
 import operator
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from policies.budget import KVBudget, ModelFacts
+if TYPE_CHECKING:
+    from policies.budget import KVBudget, ModelFacts
 
 UNBOUNDED = 1 << 60
 """What ``stable_steps`` returns when the policy itself sets no end: the engine ends it by its own events."""

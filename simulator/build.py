@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,15 +20,11 @@ from simulator.engines import load_engine
 from simulator.errors import InputError, did_you_mean
 from simulator.expert_plan import expert_load
 from simulator.features import make_features
-from simulator.kv_budget import budget_cost
-from simulator.kv_tiers.making import wants_tiers
 from simulator.models import kv_bytes_per_token, weight_bytes, weight_formats
-from simulator.network.cluster_network import build_network
 from simulator.power.model import PowerModel, power_model, with_watch
 from simulator.resolve import Resolved, ResolvedPool, policy_maker
 from simulator.rng import PREDICTOR, ROUTER, stream
 from simulator.run_data import Objectives, PoolData
-from simulator.shared_prefix import with_shared_prefixes
 from workloads import ClosedLoop, OpenLoop, Sessions, Source, Trace, filter_trace, read_trace
 
 if TYPE_CHECKING:
@@ -38,7 +33,9 @@ if TYPE_CHECKING:
     from simulator.cost.measured import MeasuredCost
     from simulator.cost.operator_cost import OperatorCost
     from simulator.cost.shape import CostModel
+    from simulator.engine.clock import Environment
     from simulator.models import ModelSpec
+    from simulator.network.cluster_network import ClusterNetwork
     from simulator.scenario import Pool, Scenario
     from simulator.scenario import Workload as WorkloadPart
     from simulator.scenario_base import PolicyRef
@@ -167,7 +164,7 @@ def build(resolved: Resolved, trace: Trace, *, stepwise: bool = False, keep_batc
         keep_batches=keep_batches,
         fast_forward=not stepwise,
         features=make_features(resolved, configs, trace),
-        make_network=partial(build_network, resolved=resolved),
+        make_network=_network_maker(resolved),
     )
     _note_unused(trace, scenario, notes)
     measure = scenario.measure
@@ -186,6 +183,17 @@ def build(resolved: Resolved, trace: Trace, *, stepwise: bool = False, keep_batc
         notes=tuple(dict.fromkeys(notes)),
         policies=_policies(resolved),
     )
+
+
+def _network_maker(resolved: Resolved) -> Callable[[Environment], ClusterNetwork]:
+    """Return what makes the cluster's links, should a feature ask for them."""
+
+    def make(env: Environment) -> ClusterNetwork:
+        from simulator.network.cluster_network import build_network
+
+        return build_network(env, resolved)
+
+    return make
 
 
 def _policies(resolved: Resolved) -> tuple[type[Policy], ...]:
@@ -328,6 +336,11 @@ def _replica_configs(
     held = pool.parallel.prefill_balance
     cost = _pool_cost(each, resolved)
     cost, power = _power(each, resolved, cost)
+    kv_tiers: Literal["evictions"] | bool = False
+    if pool.kv_tiers is not None:
+        from simulator.kv_tiers.making import wants_tiers
+
+        kv_tiers = wants_tiers(pool)
     config = ReplicaConfig(
         limits=EngineLimits(limits.max_num_seqs, limits.max_num_batched_tokens, limits.max_model_len),
         batching=policy_maker("batching", pool.batching.name, pool.batching.params),  # type: ignore[arg-type]
@@ -340,7 +353,7 @@ def _replica_configs(
         num_kv_blocks=memory.num_kv_blocks,
         block_size=block_size,
         prefix_unit_blocks=hashes.block_tokens // block_size if hashes is not None and limits.prefix_caching else 0,
-        kv_tiers=wants_tiers(pool),
+        kv_tiers=kv_tiers,
         num_stages=each.plan.pp,
         async_scheduling=bool(limits.async_scheduling),
         window=resolved.model.sliding_window,
@@ -363,8 +376,6 @@ def _balancing(pool: Pool) -> Callable[[], BalancingPolicy] | None:
 
 def _power(each: ResolvedPool, resolved: Resolved, cost: CostModel) -> tuple[CostModel, PowerModel]:
     """Return what steps cost with the pool's cap on power, and what they draw."""
-    from simulator.power.capped_cost import CappedCost
-
     pool = each.pool
     power = power_model(
         each.accelerator,
@@ -387,7 +398,11 @@ def _power(each: ResolvedPool, resolved: Resolved, cost: CostModel) -> tuple[Cos
     assert pool.engine.max_num_seqs
     if not limited and each.plan.dp == 1 and each.kv_budget is None:
         power = with_watch(power, cost, pool.engine.max_num_seqs)
-    return (CappedCost(cost, power) if limited else cost), power
+    if not limited:
+        return cost, power
+    from simulator.power.capped_cost import CappedCost
+
+    return CappedCost(cost, power), power
 
 
 def _pool_cost(each: ResolvedPool, resolved: Resolved) -> CostModel:
@@ -403,9 +418,15 @@ def _pool_cost(each: ResolvedPool, resolved: Resolved) -> CostModel:
                 f"(dp={each.plan.dp}); leave one of them out"
             )
     if each.pool.engine.shared_prefix_attention is not None:
+        from simulator.shared_prefix import with_shared_prefixes
+
         cost = with_shared_prefixes(cost, each, resolved.model)
     if each.offload is not None:
         return each.offload.cost(cost, each.accelerator.memory_bandwidth)
+    if each.kv_budget is None:
+        return cost
+    from simulator.kv_budget import budget_cost
+
     return budget_cost(cost, each.kv_budget, resolved.model, each.pool, each.accelerator, each.plan.tp)
 
 

@@ -18,25 +18,22 @@ from hardware_profiles import (
     load_node,
 )
 from policies import registry
-from policies.budget import KVBudget
 from policies.protocols import BatchingPolicy, Policy
 from simulator.cost.efficiency import DEFAULT_HOST_OVERHEAD_S
-from simulator.disaggregation.deciding import decide, notes_on
 from simulator.engine_args import expand_args
 from simulator.engines import Engine, EngineDefaults, load_engine
 from simulator.errors import InputError, did_you_mean
-from simulator.kv_budget import memory_terms, resolve_budget, without_prefixes
 from simulator.memory import DEFAULT_GPU_MEMORY_UTILIZATION, MemoryPlan, MemoryTooSmallError, plan_memory
 from simulator.models import ModelSpec, load_model
-from simulator.network.slow_links import slow_link_note
-from simulator.offload import OffloadPlan, plan_offload
 from simulator.parallel import ParallelPlan
 from simulator.scenario import Pool, Scenario
 from simulator.scenario_keys import is_model_file, is_package_name, is_policy_file, is_profile_file
-from simulator.shared_prefix import check_shared_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from policies.budget import KVBudget
+    from simulator.offload import OffloadPlan
 
 DEFAULT_ACCELERATOR = "a100-80gb"
 DEFAULT_POLICY = "vllm-v1"
@@ -116,8 +113,12 @@ def resolve(scenario: Scenario) -> Resolved:
             data["cluster"][key] = _full_policy(kind, data["cluster"][key])
     if scenario.admission is not None:
         data["admission"] = _full_policy("admission", data["admission"])
-    disaggregation = decide(scenario.disaggregation, pools)
-    if disaggregation is not None:
+    disaggregated = scenario.disaggregation is not None or any(each.pool.role != "mixed" for each in pools)
+    if disaggregated:
+        from simulator.disaggregation.deciding import decide, notes_on
+
+        disaggregation = decide(scenario.disaggregation, pools)
+        assert disaggregation is not None
         data["disaggregation"] = disaggregation.model_dump(mode="json", by_alias=True, exclude_none=True)
         data["disaggregation"]["decode_router"] = _full_policy("routing", data["disaggregation"]["decode_router"])
     predictor_notes: tuple[str, ...] = ()
@@ -129,7 +130,7 @@ def resolve(scenario: Scenario) -> Resolved:
     if trace is not None and not trace.startswith("bundled:"):
         data["workload"]["trace"] = _absolute(trace)
     resolved = Scenario.from_mapping(data)
-    notes = notes_on(resolved.disaggregation, pools, resolved.predictor.kind)
+    notes = notes_on(resolved.disaggregation, pools, resolved.predictor.kind) if disaggregated else ()
     return Resolved(resolved, model, pools, (*predictor_notes, *notes))
 
 
@@ -208,10 +209,16 @@ def _resolve_pool(pool: Pool, index: int, model: ModelSpec) -> ResolvedPool:
             f"cluster.pools.{index}.engine.async_scheduling: not modelled with pipeline stages (pp={plan.pp}); "
             "leave it out, or set it to false"
         )
-    check_shared_prefix(pool, limits, model, f"cluster.pools.{index}")
-    budget = resolve_budget(pool, index, model, plan)
+    if pool.engine.shared_prefix_attention is not None:
+        from simulator.shared_prefix import check_shared_prefix
+
+        check_shared_prefix(pool, limits, model, f"cluster.pools.{index}")
+    budget = None
     notes = list(defaults.notes)
     if pool.kv_budget is not None:
+        from simulator.kv_budget import resolve_budget, without_prefixes
+
+        budget = resolve_budget(pool, index, model, plan)
         notes.append(
             f"KV budget {pool.kv_budget.name!r}: memory and time only; the accuracy of the answers isn't simulated, "
             "and energy counts decodes as if they attended to everything"
@@ -221,6 +228,8 @@ def _resolve_pool(pool: Pool, index: int, model: ModelSpec) -> ResolvedPool:
             notes.append("steps of constant duration: the KV budget changes memory, not time")
     offload = None
     if pool.offload is not None:
+        from simulator.offload import plan_offload
+
         offload = plan_offload(pool, model, accelerator, node, plan, limits, batching, f"cluster.pools.{index}")
         memory = offload.memory
     else:
@@ -259,9 +268,11 @@ def _resolve_pool(pool: Pool, index: int, model: ModelSpec) -> ResolvedPool:
     if engine is not None and batching["name"] != engine.policy:
         other = batching["name"]
         notes.append(f"engine {engine.label} with the policy {other!r} in place of its own {engine.policy!r}")
-    slow = slow_link_note(pool.name, accelerator, node, plan)
-    if slow is not None:
-        notes.append(slow)
+    if plan.tp > 1:
+        from simulator.network.slow_links import slow_link_note
+
+        slow = slow_link_note(pool.name, accelerator, node, plan)
+        notes += [] if slow is None else [slow]
     return ResolvedPool(
         pool=Pool.model_validate(data),
         accelerator=accelerator,
@@ -412,6 +423,11 @@ def _plan_memory(
     kind = "profiled" if engine is None else engine.kv_memory
     fraction: float = limits["gpu_memory_utilization"]
     profiled = kind == "profiled"
+    terms: Mapping[str, Any] = {}
+    if budget is not None:
+        from simulator.kv_budget import memory_terms
+
+        terms = memory_terms(budget, model, pool.dtypes.kv)
     planned = partial(
         plan_memory,
         model,
@@ -425,7 +441,7 @@ def _plan_memory(
         max_num_seqs=limits["max_num_seqs"],
         sampled_seqs=None if profiled else 1,  # only vLLM's profiling run samples for every request that may run
         num_kv_blocks=limits["num_kv_blocks"],
-        **memory_terms(budget, model, pool.dtypes.kv),
+        **terms,
     )
     try:
         memory = planned()

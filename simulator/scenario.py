@@ -18,7 +18,6 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from simulator import scenario_yaml
-from simulator.presets import with_preset
 from simulator.scenario_admission import AdmissionRef
 from simulator.scenario_base import AUTO, Count, Duration, Factor, Part, PolicyRef, Seconds, Share, Text
 from simulator.scenario_clients import Clients
@@ -604,7 +603,7 @@ class Scenario(Part):
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> Scenario:
         """Make a scenario from plain data, such as a stored one; errors as `from_yaml`, without lines."""
-        return _validated(with_preset(mapping), "", {}, {})
+        return _validated(_with_preset(mapping, None), "", {}, {})
 
     def to_mapping(self, *, everything: bool = False) -> dict[str, Any]:
         """Return plain data that `from_mapping` takes.
@@ -658,15 +657,15 @@ def assemble(path: str | Path | None, flags: Sequence[tuple[str, Any, str]], *, 
     ScenarioError
         With everything that is wrong, each with its line and key, or its flag.
     """
-    data: dict[str, Any] = {}
+    given: dict[str, Any] = {}
     lines: dict[KeyPath, int] = {}
     if path is not None:
         file = Path(path)
-        data, lines = scenario_yaml.read(file)
-        anchor_paths(data, file.resolve().parent)
+        given, lines = scenario_yaml.read(file)
+        anchor_paths(given, file.resolve().parent)
         if flags:
-            _expand_args(data)
-    data = with_preset(data, preset)
+            _expand_args(given)
+    data = dict(_with_preset(given, preset))
     labels: dict[KeyPath, str] = {}
     problems = []
     for key, value, label in flags:
@@ -675,6 +674,15 @@ def assemble(path: str | Path | None, flags: Sequence[tuple[str, Any, str]], *, 
         except ScenarioError as error:
             problems += [Problem(problem.text, label) for problem in error.problems]
     return _validated(data, "" if path is None else str(path), lines, labels, problems)
+
+
+def _with_preset(data: Mapping[str, Any], preset: str | None) -> Mapping[str, Any]:
+    """Lay plain data over the preset that is given or that it names itself."""
+    if preset is None and "preset" not in data:
+        return data
+    from simulator.presets import with_preset
+
+    return with_preset(data, preset)
 
 
 def _expand_args(data: dict[str, Any]) -> None:

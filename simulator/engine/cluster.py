@@ -15,15 +15,14 @@ from simpy.events import Event
 
 from policies.protocols import PolicyError, RoutingPolicy
 from simulator.engine.clock import ARRIVALS, NS_PER_S, Boundary, Callbacks, Environment
-from simulator.engine.control import Control, Feature
-from simulator.engine.load import ReplicaLoad
-from simulator.engine.lockstep import lockstep_groups
-from simulator.engine.rank_routing import RankRouting
 from simulator.engine.recorder import Outcome, Recorder
 from simulator.engine.replica import Replica, ReplicaConfig
 from simulator.engine.sequence import ENDED, Sequence, load_of
 
 if TYPE_CHECKING:
+    from simulator.engine.control import Control, Feature
+    from simulator.engine.load import ReplicaLoad
+    from simulator.engine.lockstep import Lockstep
     from simulator.network.cluster_network import ClusterNetwork
     from workloads import Source
 
@@ -106,8 +105,6 @@ class Cluster:
     ----------
     network
         The links; None where no feature has asked for them.
-    loads
-        What each replica reports of its load.
     """
 
     __slots__ = (
@@ -117,6 +114,7 @@ class Cluster:
         "_configs",
         "_first",
         "_hash_offsets",
+        "_loads",
         "_next_arrival",
         "_num_following",
         "_output",
@@ -133,7 +131,6 @@ class Cluster:
         "events",
         "in_system_ns",
         "last_event_ns",
-        "loads",
         "lockstep",
         "make_network",
         "network",
@@ -179,9 +176,13 @@ class Cluster:
             Replica(self.env, i, config, self.recorder, self._ended, fast_forward=fast_forward)
             for i, config in enumerate(configs)
         ]
-        self.loads = tuple(ReplicaLoad(replica, self._takes_requests) for replica in self.replicas)
-        self.lockstep = lockstep_groups(configs, self.replicas)
+        self._loads: tuple[ReplicaLoad, ...] | None = None
         self._configs = configs
+        self.lockstep: list[Lockstep] = []
+        if any(config.ranks > 1 for config in configs):
+            from simulator.engine.lockstep import lockstep_groups
+
+            self.lockstep = lockstep_groups(configs, self.replicas)
         self.router = self.by_rank(router)
         self._arrival = Arrival(workload.hash_block_tokens)
         self._prompt = np.ascontiguousarray(workload.prompt_tokens, dtype=np.int64).data
@@ -207,13 +208,30 @@ class Cluster:
         self.in_system_ns = 0
         self.make_network = make_network
         self.network: ClusterNetwork | None = None
-        self.control = Control(self, features) if features else None
+        self.control: Control | None = None
+        if features:
+            from simulator.engine.control import Control
+
+            self.control = Control(self, features)
 
     def by_rank(self, router: RoutingPolicy) -> RoutingPolicy:
         """Return what a router becomes where replicas have attention data parallel ranks; else the router itself."""
-        if not self.lockstep or isinstance(router, RankRouting):
+        if not self.lockstep:
+            return router
+        from simulator.engine.rank_routing import RankRouting
+
+        if isinstance(router, RankRouting):
             return router
         return RankRouting(router, self.replicas, self.lockstep, self._configs)
+
+    @property
+    def loads(self) -> tuple[ReplicaLoad, ...]:
+        """What each replica reports of its load."""
+        if self._loads is None:
+            from simulator.engine.load import ReplicaLoad
+
+            self._loads = tuple(ReplicaLoad(replica, self._takes_requests) for replica in self.replicas)
+        return self._loads
 
     def _takes_requests(self, index: int) -> bool:
         return self.control is None or self.control.takes_requests(index)

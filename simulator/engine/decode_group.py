@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence as SequenceOf
 from heapq import heappop, heappush
 from itertools import count
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,9 @@ from simulator.cost.shape import BatchShape
 from simulator.engine.gap_log import GapLog
 from simulator.engine.histogram import Durations
 from simulator.engine.sequence import DECODING, Sequence
-from simulator.engine.tenants import TenantMembers
+
+if TYPE_CHECKING:
+    from simulator.engine.tenants import TenantMembers
 
 _FIRST, _END, _GROW, _WINDOW = -1, 0, 1, 2
 """What a milestone is: the member's first token comes, which somebody may ask for; it ends; takes blocks from now on;

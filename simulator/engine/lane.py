@@ -34,7 +34,6 @@ from simulator.engine.histogram import Durations
 from simulator.engine.plan import Plan
 from simulator.engine.recorder import FINISHED, Outcome
 from simulator.engine.sequence import MOVING, PREFILLING, SWAPPED, Sequence
-from simulator.engine.tenants import TenantMembers
 
 if TYPE_CHECKING:
     from simulator.engine.replica import Replica
@@ -119,6 +118,8 @@ class Lane:
         self.env = replica.env
         self._tenants = replica.tenants
         if self._tenants is not None:
+            from simulator.engine.tenants import TenantMembers
+
             self.group.tenants = TenantMembers()
         self._policy = replica.policy
         self._compose = replica.policy.compose

@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from policies.budget import KVBudget
 from policies.protocols import BalancingPolicy, BatchingPolicy, KVEvictionPolicy, PolicyError, QueueingPolicy
 from simulator.cost.shape import BatchShape, CostModel
-from simulator.cost.timing import step_timer
-from simulator.engine.budget import BudgetKVManager, DecodeReads
-from simulator.engine.budget_group import BudgetDecodeGroup
 from simulator.engine.clock import Environment
 from simulator.engine.decode_group import DecodeGroup
 from simulator.engine.gap_log import GapLog
@@ -25,11 +21,12 @@ from simulator.engine.links import Link
 from simulator.engine.queue import FCFSQueue, KeyedQueue, WaitingQueue
 from simulator.engine.recorder import Outcome, Recorder, ReplicaCounters, Timeline
 from simulator.engine.sequence import ENDED, MOVING, SWAPPED, WAITING, Sequence
-from simulator.engine.shared_prefix import SharingDecodeGroup
 from simulator.engine.swap import NO_CALLS, SwapConfig, SwapSpace
-from simulator.engine.tenants import TenantQueue
-from simulator.engine.tiered_kv import TieredKVManager
 from simulator.power.step_energy import NO_ENERGY, EnergyCounters, StepEnergy
+
+if TYPE_CHECKING:
+    from policies.budget import KVBudget
+    from simulator.engine.tenants import TenantQueue
 
 _FEW_SAMPLES = 16  # more than these are taken with arrays
 
@@ -107,6 +104,23 @@ class ReplicaConfig:
     energy: StepEnergy = NO_ENERGY
 
 
+def _kv_manager(config: ReplicaConfig) -> KVManager:
+    """Return the KV memory of a replica."""
+    blocks, size, unit, budget = config.num_kv_blocks, config.block_size, config.prefix_unit_blocks, config.kv_budget
+    if budget is not None and budget.capped:
+        from simulator.engine.budget import BudgetKVManager
+
+        return BudgetKVManager(blocks, size, budget)
+    if not unit:
+        return KVManager(blocks, size)
+    if config.kv_tiers:
+        from simulator.engine.tiered_kv import TieredKVManager
+
+        tells = config.kv_tiers == "evictions"
+        return TieredKVManager(blocks, size, unit, config.kv_eviction(), tells_evictions=tells)
+    return PrefixKVManager(blocks, size, unit, config.kv_eviction())
+
+
 class Replica:
     """See the module. The cluster hands it requests and hears of each one's end through ``on_end``.
 
@@ -152,29 +166,15 @@ class Replica:
         self.fast_forward = fast_forward and config.num_stages == 1
         self.async_scheduling = config.async_scheduling
         self.shared_prefix_attention = config.shared_prefix_attention
-        self.kv: KVManager
-        self._kv_budget = budget = config.kv_budget
-        if budget is not None and budget.capped:
-            self.kv = BudgetKVManager(config.num_kv_blocks, config.block_size, budget)
-        elif config.prefix_unit_blocks and config.kv_tiers:
-            self.kv = TieredKVManager(
-                config.num_kv_blocks,
-                config.block_size,
-                config.prefix_unit_blocks,
-                config.kv_eviction(),
-                tells_evictions=config.kv_tiers == "evictions",
-            )
-        elif config.prefix_unit_blocks:
-            self.kv = PrefixKVManager(
-                config.num_kv_blocks, config.block_size, config.prefix_unit_blocks, config.kv_eviction()
-            )
-        else:
-            self.kv = KVManager(config.num_kv_blocks, config.block_size)
+        self.kv = _kv_manager(config)
+        self._kv_budget = config.kv_budget
         queueing = config.queueing()
-        self.tenants = TenantQueue(queueing) if queueing.by_tenant else None
+        self.tenants: TenantQueue | None = None
         self.waiting: WaitingQueue
-        if self.tenants is not None:
-            self.waiting = self.tenants
+        if queueing.by_tenant:
+            from simulator.engine.tenants import TenantQueue
+
+            self.waiting = self.tenants = TenantQueue(queueing)
         else:
             self.waiting = FCFSQueue() if queueing.in_arrival_order else KeyedQueue(queueing)
         self.waiting.wanted.block_size = config.block_size
@@ -209,6 +209,8 @@ class Replica:
                     f"batching policy {self.policy.name!r} profiles its engine, which isn't modelled with a kv_budget; "
                     "leave one of them out"
                 )
+            from simulator.cost.timing import step_timer
+
             kv_tokens = config.num_kv_blocks * config.block_size
             self.policy.profile(step_timer(config.cost), config.limits, kv_tokens)
         self.lanes = [Lane(self, i) for i in range(config.num_stages)]
@@ -220,9 +222,16 @@ class Replica:
         size, gaps, budget = self.kv.block_size, GapLog(self.recorder.itl), self._kv_budget
         group: DecodeGroup
         if budget is not None:
+            from simulator.engine.budget import DecodeReads
+            from simulator.engine.budget_group import BudgetDecodeGroup
+
             group = BudgetDecodeGroup(size, self.window, gaps, DecodeReads(budget) if budget.tracked else None)
+        elif self.shared_prefix_attention:
+            from simulator.engine.shared_prefix import SharingDecodeGroup
+
+            group = SharingDecodeGroup(size, self.window, gaps)
         else:
-            group = (SharingDecodeGroup if self.shared_prefix_attention else DecodeGroup)(size, self.window, gaps)
+            group = DecodeGroup(size, self.window, gaps)
         group.first_tokens = self.recorder.first_token
         return group
 

@@ -6,6 +6,8 @@ max-min fair (`simulator.network.max_min`), which is what per-flow fair queueing
 aims at; its transients, packets, losses and priorities are not modelled. What happens on other links doesn't touch a
 flow: rates are worked out for connected links only.
 
+Flows over the same path have the same rate, so rates are worked out for the routes in use, not for each flow.
+
 The end of a flow is rounded to whole ns. Bytes are counted exactly: a link has carried what its flows were
 asked for, or, of a cancelled flow, whole bytes.
 """
@@ -13,6 +15,7 @@ asked for, or, of a cancelled flow, whole bytes.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
@@ -33,8 +36,6 @@ Path: TypeAlias = tuple[int, ...]
 
 Done: TypeAlias = Callable[[int], None]
 """Called once with the time in ns, when the last byte is there."""
-
-_END, _JOIN = 0, 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +91,35 @@ class LinkUse:
     peak_flows: int
 
 
+class _Route:
+    """A path, made once for all flows that ever take it, and those that are on it now."""
+
+    __slots__ = ("carried", "flows", "latency_s", "limits", "links", "path", "per_message_s")
+
+    def __init__(self, path: Path, links: Sequence[LinkSpec], limits: Path) -> None:
+        self.path = path
+        self.links = tuple(dict.fromkeys(path))
+        """Each once."""
+        self.limits = limits
+        """Links that may be full, as often as the path crosses them."""
+        self.latency_s = math.fsum(links[i].latency_s for i in path)
+        self.per_message_s = math.fsum(links[i].per_message_s for i in path)
+        self.flows: dict[Flow, None] = {}
+        self.carried = 0
+        """Bytes of the flows that have left."""
+
+    def latency_ns(self, messages: int) -> int:
+        return to_ns(self.latency_s + messages * self.per_message_s)
+
+
 class Flow:
     """Bytes on their way over one path; made by `Network.start`."""
 
     __slots__ = (
         "_done",
         "_left",
-        "_limits",
         "_network",
+        "_route",
         "_since",
         "_version",
         "active",
@@ -105,20 +127,18 @@ class Flow:
         "flow_id",
         "label",
         "num_bytes",
-        "path",
         "rate",
         "started_ns",
     )
 
-    def __init__(self, network: Network, flow_id: int, path: Path, num_bytes: int, done: Done, label: str) -> None:
+    def __init__(self, network: Network, flow_id: int, route: _Route, num_bytes: int, done: Done, label: str) -> None:
         self._network = network
         self._done: Done | None = done
         self._left = float(num_bytes)
-        self._limits = network._limits(path)
+        self._route = route
         self._since = 0
         self._version = 0
         self.flow_id = flow_id
-        self.path = path
         self.num_bytes = num_bytes
         self.label = label
         self.started_ns = network.env.now
@@ -128,6 +148,11 @@ class Flow:
         """Whether its last byte is there, or it was cancelled."""
         self.rate = 0.0
         """Bytes/s."""
+
+    @property
+    def path(self) -> Path:
+        """Links that it crosses."""
+        return self._route.path
 
     @property
     def remaining_bytes(self) -> int:
@@ -208,14 +233,16 @@ class Network:
         self.capacity_changes = 0
         """How often `set_capacity` was called."""
         self._loose = [link.never_full for link in self.links]
-        self._on: list[dict[Flow, None]] = [{} for _ in self.links]
-        self._bytes = [0] * len(self.links)
+        self._routes: dict[Path, _Route] = {}
+        self._crossing: list[list[_Route]] = [[] for _ in self.links]  # all that ever did
+        self._on: list[dict[_Route, None]] = [{} for _ in self.links]  # those with flows
+        self._flows = [0] * len(self.links)
         self._busy_ns = [0] * len(self.links)
         self._busy_since = [0] * len(self.links)
         self._peak = [0] * len(self.links)
         self._ids = count()
-        self._pending: dict[Flow, None] = {}  # latency not over yet
-        self._coming: list[tuple[int, int, int, int, Flow]] = []  # (at ns, end or join, flow, version, flow): a heap
+        self._joining: list[tuple[int, int, list[Flow]]] = []  # (at ns, first flow, flows): a heap
+        self._ending: list[tuple[int, int, int, Flow]] = []  # (at ns, flow, version, flow): a heap
         self._dirty: set[int] = set()
         self._event = Boundary(env)
         self._when: Callbacks = [self._wake]
@@ -233,8 +260,8 @@ class Network:
     @property
     def active(self) -> tuple[Flow, ...]:
         """Flows that have not ended, those that still pay their latency included, in the order of their start."""
-        flows = {flow: None for on in self._on for flow in on}
-        return tuple(sorted([*flows, *self._pending], key=lambda flow: flow.flow_id))
+        flows = [flow for route in self._routes.values() for flow in route.flows]
+        return tuple(sorted(flows + self._pending(), key=lambda flow: flow.flow_id))
 
     def capacity(self, link: int) -> float:
         """Return the present capacity of a link, bytes/s."""
@@ -242,13 +269,12 @@ class Network:
 
     def overhead_s(self, path: Path) -> tuple[float, float]:
         """Return a path's latency, and what it adds for each message, seconds."""
-        links = [self.links[i] for i in path]
-        return math.fsum(link.latency_s for link in links), math.fsum(link.per_message_s for link in links)
+        route = self._route(path)
+        return route.latency_s, route.per_message_s
 
     def latency_ns(self, path: Path, messages: int = 1) -> int:
         """Return the time before the first byte of a flow moves, ns."""
-        latency_s, per_message_s = self.overhead_s(path)
-        return to_ns(latency_s + messages * per_message_s)
+        return self._route(path).latency_ns(messages)
 
     def estimate_ns(self, path: Path, num_bytes: int, messages: int = 1) -> int | None:
         """Return what a flow would take if it were alone, ns; None if a link of its path is down."""
@@ -262,24 +288,29 @@ class Network:
 
         They share links with the present flows and with each other, each to its end at the rate that it would get now.
         """
-        flows = self.active
-        limits = [flow._limits for flow in flows] + [self._limits(path) for path, _ in parts]
-        rates = max_min_rates(self._capacity, limits)[len(flows) :]
+        flows = Counter({route: len(route.flows) for route in self._routes.values() if route.flows})
+        flows.update(flow._route for flow in self._pending())
+        asked = [self._route(path) for path, _ in parts]
+        flows.update(asked)
+        found = max_min_rates(self._capacity, [route.limits for route in flows], list(flows.values()))
+        rates = dict(zip(flows, found, strict=True))
         longest = 0
-        for (path, num_bytes), rate in zip(parts, rates, strict=True):
+        for route, (path, num_bytes) in zip(asked, parts, strict=True):
+            rate = rates[route]
             if num_bytes and not rate:
                 return None
             moving_ns = round(num_bytes * NS_PER_S / rate) if num_bytes and path else 0
-            longest = max(longest, self.latency_ns(path) + moving_ns)
+            longest = max(longest, route.latency_ns(1) + moving_ns)
         return longest
 
     def use(self, link: int) -> LinkUse:
         """Return what a link did until now."""
         now, spec = self.env.now, self.links[link]
-        carried, busy = self._bytes[link], self._busy_ns[link]
-        for flow in self._on[link]:
-            carried += flow.path.count(link) * (flow.num_bytes - math.ceil(flow._left_at(now)))
-        if self._on[link]:
+        carried, busy = 0, self._busy_ns[link]
+        for route in self._crossing[link]:
+            under_way = sum(flow.num_bytes - math.ceil(flow._left_at(now)) for flow in route.flows)
+            carried += route.path.count(link) * (route.carried + under_way)
+        if self._flows[link]:
             busy += now - self._busy_since[link]
         return LinkUse(spec.name, spec.bandwidth, carried, busy, self._peak[link])
 
@@ -299,14 +330,7 @@ class Network:
         label
             For people.
         """
-        if num_bytes < 0 or messages < 0:
-            raise ValueError(f"a flow can't have {num_bytes} bytes in {messages} messages")
-        flow = Flow(self, next(self._ids), path, num_bytes, done, label)
-        self._pending[flow] = None
-        at_ns = self.env.now + self.latency_ns(path, messages)
-        heappush(self._coming, (at_ns, _JOIN, flow.flow_id, flow._version, flow))
-        self._wake_by(at_ns)
-        return flow
+        return self._begin([(path, num_bytes)], done, messages, label)[0]
 
     def start_group(
         self, parts: Sequence[tuple[Path, int]], done: Done, *, messages: int = 1, label: str = ""
@@ -324,9 +348,7 @@ class Network:
             raise ValueError("a group needs at least one flow")
         group = FlowGroup(done)
         group._missing = len(parts)
-        group.flows = tuple(
-            self.start(path, num_bytes, group._one_done, messages=messages, label=label) for path, num_bytes in parts
-        )
+        group.flows = tuple(self._begin(parts, group._one_done, messages, label))
         return group
 
     def start_striped(
@@ -350,14 +372,42 @@ class Network:
         self.capacity_changes += 1
         if self._loose[link] and factor < 1:
             self._loose[link] = False
-            for flow in self.active:
-                flow._limits = self._limits(flow.path)
+            for route in self._crossing[link]:
+                route.limits = self._limits(route.path)
         self._dirty.add(link)
         self._wake_by(self.env.now)
 
     def _limits(self, path: Path) -> Path:
         """Return the links of a path that may be full."""
         return tuple(link for link in path if not self._loose[link])
+
+    def _route(self, path: Path) -> _Route:
+        route = self._routes.get(path)
+        if route is None:
+            route = self._routes[path] = _Route(path, self.links, self._limits(path))
+            for link in route.links:
+                self._crossing[link].append(route)
+        return route
+
+    def _pending(self) -> list[Flow]:
+        """Return the flows whose latency is not over yet."""
+        return [flow for _, _, flows in self._joining for flow in flows if not flow.ended]
+
+    def _begin(self, parts: Sequence[tuple[Path, int]], done: Done, messages: int, label: str) -> list[Flow]:
+        """Make flows; those with the same latency will join together."""
+        now, flows = self.env.now, []
+        together: dict[int, list[Flow]] = {}
+        for path, num_bytes in parts:
+            if num_bytes < 0 or messages < 0:
+                raise ValueError(f"a flow can't have {num_bytes} bytes in {messages} messages")
+            route = self._route(path)
+            flow = Flow(self, next(self._ids), route, num_bytes, done, label)
+            flows.append(flow)
+            together.setdefault(now + route.latency_ns(messages), []).append(flow)
+        for at_ns, joining in together.items():
+            heappush(self._joining, (at_ns, joining[0].flow_id, joining))
+            self._wake_by(at_ns)
+        return flows
 
     def _cancel(self, flow: Flow) -> int:
         flow._done = None
@@ -369,10 +419,7 @@ class Network:
         if flow.active:
             self._leave(flow, now, moved)
             self._wake_by(now)
-        else:
-            del self._pending[flow]
         flow.ended = True
-        flow._version += 1
         return moved
 
     # ------------------------------------------------------------------------------------------------- happening
@@ -402,94 +449,125 @@ class Network:
                         done(self.env.now)
         finally:
             self._advancing = False
-        coming = self._coming
-        while coming and coming[0][3] != coming[0][4]._version:
-            heappop(coming)
-        if coming:
-            self._wake_by(coming[0][0])
+        joining, ending = self._joining, self._ending
+        while joining and all(flow.ended for flow in joining[0][2]):
+            heappop(joining)
+        while ending and ending[0][2] != ending[0][3]._version:
+            heappop(ending)
+        if joining or ending:
+            self._wake_by(min(coming[0][0] for coming in (joining, ending) if coming))
 
     def _due(self) -> list[Flow]:
         """Take flows off and on until nothing more is due now; return those that ended, rates being up to date."""
-        now, coming = self.env.now, self._coming
-        ended = []
+        now, joining, ending = self.env.now, self._joining, self._ending
+        ended: list[Flow] = []
         while True:
-            while coming and coming[0][0] <= now:
-                _, kind, _, version, flow = heappop(coming)
-                if version != flow._version:
-                    continue
-                if kind == _END:
+            while ending and ending[0][0] <= now:
+                _, _, version, flow = heappop(ending)
+                if version == flow._version:
                     self._leave(flow, now, flow.num_bytes)
-                elif self._join(flow, now):
-                    continue
-                flow._left = 0.0
-                flow.ended = True
-                flow._version += 1
-                ended.append(flow)
+                    flow._left = 0.0
+                    flow.ended = True
+                    ended.append(flow)
+            while joining and joining[0][0] <= now:
+                ended += self._join(heappop(joining)[2], now)
             if not self._dirty:
                 return ended
             self._share(now)
 
-    def _join(self, flow: Flow, now: int) -> bool:
-        """Put a flow on its links; False if it has nothing to move or nothing to wait for, and so has ended."""
-        del self._pending[flow]
-        if not flow.num_bytes or not flow.path:
-            return False
-        flow.active = True
-        flow._since = now
-        for link in flow.path:
-            on = self._on[link]
-            if not on:
-                self._busy_since[link] = now
-            on[flow] = None
-            self._peak[link] = max(self._peak[link], len(on))
-        self._dirty.update(flow.path)
-        return True
+    def _join(self, flows: list[Flow], now: int) -> list[Flow]:
+        """Put flows on their links; return those with nothing to move or nothing to wait for, which have ended."""
+        ended = []
+        counts, peaks = self._flows, self._peak
+        for flow in flows:
+            route = flow._route
+            if flow.ended:  # cancelled
+                continue
+            if not flow.num_bytes or not route.path:
+                flow._left = 0.0
+                flow.ended = True
+                ended.append(flow)
+                continue
+            flow.active = True
+            flow._since = now
+            if not route.flows:
+                for link in route.links:
+                    self._on[link][route] = None
+            route.flows[flow] = None
+            for link in route.links:
+                if not counts[link]:
+                    self._busy_since[link] = now
+                counts[link] += 1
+                if counts[link] > peaks[link]:
+                    peaks[link] = counts[link]
+            self._dirty.update(route.links)
+        return ended
 
     def _leave(self, flow: Flow, now: int, moved: int) -> None:
         """Take a flow off its links."""
         flow.active = False
         flow.rate = 0.0
-        for link in flow.path:
-            self._bytes[link] += moved
-            on = self._on[link]
-            if flow in on:  # not so when a path crosses a link for the second time
-                del on[flow]
-                if not on:
-                    self._busy_ns[link] += now - self._busy_since[link]
-        self._dirty.update(flow.path)
+        flow._version += 1
+        route, counts = flow._route, self._flows
+        route.carried += moved
+        del route.flows[flow]
+        if not route.flows:
+            for link in route.links:
+                del self._on[link][route]
+        for link in route.links:
+            counts[link] -= 1
+            if not counts[link]:
+                self._busy_ns[link] += now - self._busy_since[link]
+        self._dirty.update(route.links)
 
     def _share(self, now: int) -> None:
         """Work out new rates on the links that changed and all that connect with them."""
-        links, flows = self._connected()
-        rates = max_min_rates(self._capacity, [flow._limits for flow in flows])
-        for flow, rate in zip(flows, rates, strict=True):
-            if rate == flow.rate:
-                continue
-            flow._settle(now)
-            flow.rate = rate
-            flow._version += 1
-            if rate:
-                at_ns = now + round(flow._left * NS_PER_S / rate)
-                heappush(self._coming, (at_ns, _END, flow.flow_id, flow._version, flow))
+        capacity, ending = self._capacity, self._ending
+        parts = self._connected()
+        for routes in parts:
+            if len(routes) == 1:  # all of its links carry the same flows, and the narrowest decides
+                limits, count = routes[0].limits, len(routes[0].flows)
+                rates = [min([capacity[link] / (count * limits.count(link)) for link in limits])]
+            else:
+                counts = [len(route.flows) for route in routes]
+                rates = max_min_rates(capacity, [route.limits for route in routes], counts)
+            for route, rate in zip(routes, rates, strict=True):
+                for flow in route.flows:
+                    if rate == flow.rate:
+                        continue
+                    flow._settle(now)
+                    flow.rate = rate
+                    flow._version += 1
+                    if rate:
+                        at_ns = now + round(flow._left * NS_PER_S / rate)
+                        heappush(ending, (at_ns, flow.flow_id, flow._version, flow))
         if self.timeline is not None:
-            for link in sorted(links.union(*(flow.path for flow in flows))):
-                carried = math.fsum(flow.rate * flow.path.count(link) for flow in self._on[link])
+            for link in sorted(self._dirty.union(*(route.path for routes in parts for route in routes))):
+                flows = [(route, flow) for route in self._on[link] for flow in route.flows]
+                carried = math.fsum(flow.rate * route.path.count(link) for route, flow in flows)
                 self.timeline.append((now, link, carried))
         self._dirty.clear()
 
-    def _connected(self) -> tuple[set[int], list[Flow]]:
-        """Return the links that changed with all that flows connect them with, and those flows by start."""
-        links = set(self._dirty)
-        reached = [link for link in links if not self._loose[link]]
-        flows: set[Flow] = set()
-        while reached:
-            for flow in self._on[reached.pop()]:
-                if flow not in flows:
-                    flows.add(flow)
-                    fresh = set(flow._limits) - links
-                    links |= fresh
-                    reached += fresh
-        return links, sorted(flows, key=lambda flow: flow.flow_id)
+    def _connected(self) -> list[list[_Route]]:
+        """Return the routes in use that links connect with those that changed, apart where nothing connects them."""
+        on, parts = self._on, []
+        seen: set[_Route] = set()
+        for link in self._dirty:
+            if self._loose[link]:
+                continue
+            for first in on[link]:
+                if first in seen:
+                    continue
+                seen.add(first)
+                routes = [first]
+                for route in routes:  # which grows
+                    for limit in route.limits:
+                        for other in on[limit]:
+                            if other not in seen:
+                                seen.add(other)
+                                routes.append(other)
+                parts.append(routes)
+        return parts
 
 
 def stripe(paths: Sequence[Path], num_bytes: int) -> list[tuple[Path, int]]:

@@ -9,7 +9,11 @@ import math
 from collections.abc import Mapping, Sequence
 
 
-def max_min_rates(capacities: Sequence[float] | Mapping[int, float], paths: Sequence[Sequence[int]]) -> list[float]:
+def max_min_rates(
+    capacities: Sequence[float] | Mapping[int, float],
+    paths: Sequence[Sequence[int]],
+    counts: Sequence[int] | None = None,
+) -> list[float]:
     """Return the max-min fair rate of each flow.
 
     Parameters
@@ -19,25 +23,32 @@ def max_min_rates(capacities: Sequence[float] | Mapping[int, float], paths: Sequ
     paths
         Links of each flow, shape (flows,). A link that stands in a path twice carries the flow twice. A flow without
         links has an infinite rate.
+    counts
+        How many flows go over each of the paths, at least 1, shape (flows,): all have the same rate. None: one.
 
     Returns
     -------
     list of float
         Shape (flows,), in the unit of the capacities. A rate can't be raised but at the cost of one that is not larger.
-        The rates depend on the order neither of the flows nor of the links, not even in the last bit.
+        The rates depend on the order neither of the flows nor of the links, not even in the last bit, nor on whether
+        flows over one path are given one by one or counted.
     """
-    users: dict[int, list[int]] = {}  # flows of each link in order, one once for each time that it crosses the link
+    weights = [1] * len(paths) if counts is None else counts
+    users: dict[int, list[int]] = {}  # paths over each link in order, one once for each time that it crosses the link
     for flow, path in enumerate(paths):
         for link in path:
-            users.setdefault(link, []).append(flow)
-    own = [math.inf] * len(paths)  # what the links that a flow has for itself let through
-    left: dict[int, float] = {}  # of each link that flows share: capacity that flows with a rate leave over
+            if link in users:
+                users[link].append(flow)
+            else:
+                users[link] = [flow]
+    own = [math.inf] * len(paths)  # what the links that a path has for itself let through
+    left: dict[int, float] = {}  # of each link that paths share: capacity that flows with a rate leave over
     count: dict[int, int] = {}  # and how many flows have none yet
     for link, flows in users.items():
         if flows[0] == flows[-1]:
-            own[flows[0]] = min(own[flows[0]], capacities[link] / len(flows))
+            own[flows[0]] = min(own[flows[0]], capacities[link] / (len(flows) * weights[flows[0]]))
         else:
-            left[link], count[link] = float(capacities[link]), len(flows)
+            left[link], count[link] = float(capacities[link]), sum([weights[flow] for flow in flows])
     shared = [[link for link in path if link in count] for path in paths]
     by_own = sorted((flow for flow, path in enumerate(paths) if path), key=own.__getitem__)
     rates = [math.inf] * len(paths)
@@ -65,7 +76,7 @@ def max_min_rates(capacities: Sequence[float] | Mapping[int, float], paths: Sequ
                 settled[flow] = True
                 rates[flow] = floor
                 for link in shared[flow]:
-                    taken[link] = taken.get(link, 0) + 1
+                    taken[link] = taken.get(link, 0) + weights[flow]
         for link, times in taken.items():
             count[link] -= times
             left[link] -= times * floor

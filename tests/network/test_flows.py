@@ -252,7 +252,7 @@ def test_every_byte_is_delivered_once_and_no_link_carries_more_than_it_can(
             at(10_000, partial(network.set_capacity, link, 1.0))
         env.run()
 
-        assert network.active == () and network._coming == []
+        assert network.active == () and network._joining == network._ending == []
         for i, (start, path, num_bytes, _) in enumerate(planned):
             if i in ended:
                 assert moved.get(i, num_bytes) == num_bytes  # at most cancelled when it had ended

@@ -15,7 +15,7 @@ from simulator.errors import InputError
 from simulator.network.flows import Done, FlowGroup, Network, Path, stripe
 from simulator.network.max_min import completion_times
 from simulator.network.placement import PoolNodes
-from simulator.network.shares import even_shares, kv_shares, overlaps
+from simulator.network.shares import Portion, Share, kv_shares, overlaps, share_bytes
 from simulator.network.topology import Endpoint, Topology, flash, gpu, host, remote
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ Place = Literal["gpu", "host", "flash", "remote"]
 
 Part = tuple[Endpoint, Endpoint, int]
 """From where, to where, bytes."""
+
+_Shares = tuple[Endpoint, Endpoint, list[tuple[Portion, ...]]]
+"""From where, to where, and which shares of a transfer's bytes."""
 
 _ESTIMATED_BYTES = 2**40
 """What the time of a byte is worked out with: so many that whole bytes make no difference."""
@@ -62,6 +65,7 @@ class ClusterNetwork:
         self._plans = tuple(plans)
         self._num_layers = num_layers
         self._num_kv_heads = num_kv_heads
+        self._shares: dict[tuple[Place, Place, int, int | None, Sequence[int] | None], list[_Shares]] = {}
         self._estimates: dict[
             tuple[Place, Place, int, int | None], tuple[frozenset[tuple[float, float]], int, float]
         ] = {}
@@ -199,42 +203,47 @@ class ClusterNetwork:
         to
             The other replica, for transfers between two.
         """
+        # Who sends which share to whom is the same for any number of bytes.
+        key = source, target, replica, to, layers if layers is None or isinstance(layers, range) else tuple(layers)
+        found = self._shares.get(key)
+        if found is None:
+            found = self._shares[key] = self._divided(source, target, replica, to, layers)
+        return [(begin, end, sum([share_bytes(num_bytes, each) for each in shares])) for begin, end, shares in found]
+
+    def _divided(
+        self, source: Place, target: Place, replica: int, to: int | None, layers: Sequence[int] | None
+    ) -> list[_Shares]:
+        """Return between which endpoints the shares of a transfer go."""
         ranks = self.topology.placement(replica)
+        others = ranks if to is None else self.topology.placement(to)
         if to is None:
-            found = [
-                (_at(source, rank), _at(target, rank), size)
-                for rank, size in zip(ranks, even_shares(num_bytes, len(ranks)), strict=True)
-            ]
+            shares: list[Share] = [(i, i, ((i, i + 1, len(ranks)),)) for i in range(len(ranks))]
         elif source == target == "gpu":
-            others = self.topology.placement(to)
-            found = [
-                (gpu(*ranks[sends]), gpu(*others[receives]), size)
-                for sends, receives, size in kv_shares(
-                    self._plans[replica],
-                    self._plans[to],
-                    num_bytes,
-                    num_layers=self._num_layers,
-                    num_kv_heads=self._num_kv_heads,
-                    layers=layers,
-                )
-            ]
+            heads = self._num_kv_heads
+            plans = self._plans[replica], self._plans[to]
+            shares = kv_shares(*plans, num_layers=self._num_layers, num_kv_heads=heads, layers=layers)
         else:
-            others = self.topology.placement(to)
             units = len(ranks) * len(others)
-            found = [
-                (_at(source, ranks[i]), _at(target, others[j]), num_bytes * high // units - num_bytes * low // units)
-                for i, j, low, high in overlaps(len(ranks), len(others))
-            ]
-        merged: dict[tuple[Endpoint, Endpoint], int] = {}
-        for begin, end, size in found:
-            merged[begin, end] = merged.get((begin, end), 0) + size
-        return [(begin, end, size) for (begin, end), size in merged.items()]
+            shares = [(i, j, ((low, high, units),)) for i, j, low, high in overlaps(len(ranks), len(others))]
+        merged: dict[tuple[Endpoint, Endpoint], list[tuple[Portion, ...]]] = {}
+        for i, j, portions in shares:
+            # A share of all layers, or all tokens, or all heads takes nothing off.
+            some = tuple((low, high, of) for low, high, of in portions if high - low < of)
+            merged.setdefault((_at(source, ranks[i]), _at(target, others[j])), []).append(some)
+        return [(begin, end, each) for (begin, end), each in merged.items()]
 
     def _pieces(self, parts: Sequence[Part]) -> tuple[list[tuple[Path, int]], int]:
         """Return the paths with their bytes, and the fewest paths of a part: messages are spread over them."""
-        routes = [self.topology.route(source, target) for source, target, _ in parts]
-        pieces = [piece for route, (_, _, size) in zip(routes, parts, strict=True) for piece in stripe(route, size)]
-        return pieces, min(map(len, routes))
+        pieces: list[tuple[Path, int]] = []
+        fewest = math.inf
+        for source, target, size in parts:
+            route = self.topology.route(source, target)
+            fewest = min(fewest, len(route))
+            if len(route) == 1:
+                pieces.append((route[0], size))
+            else:
+                pieces += stripe(route, size)
+        return pieces, int(fewest)
 
 
 def _at(place: Place, rank: tuple[int, int]) -> Endpoint:

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from itertools import count
+from itertools import chain, count
 from typing import TypeAlias
 
 from simpy.events import Event
@@ -94,14 +94,18 @@ class LinkUse:
 class _Route:
     """A path, made once for all flows that ever take it, and those that are on it now."""
 
-    __slots__ = ("carried", "flows", "latency_s", "limits", "links", "path", "per_message_s")
+    __slots__ = ("alone", "carried", "flows", "latency_s", "limits", "links", "path", "per_message_s", "sharing")
 
-    def __init__(self, path: Path, links: Sequence[LinkSpec], limits: Path) -> None:
+    def __init__(self, path: Path, links: Sequence[LinkSpec]) -> None:
         self.path = path
         self.links = tuple(dict.fromkeys(path))
         """Each once."""
-        self.limits = limits
+        self.limits: Path = ()
         """Links that may be full, as often as the path crosses them."""
+        self.sharing: list[dict[_Route, None]] = []
+        """Routes in use over each of those, itself among them."""
+        self.alone: dict[int, float] = {}
+        """Rate of so many flows on this route if no others are on its links, as far as it was asked for."""
         self.latency_s = math.fsum(links[i].latency_s for i in path)
         self.per_message_s = math.fsum(links[i].per_message_s for i in path)
         self.flows: dict[Flow, None] = {}
@@ -243,7 +247,8 @@ class Network:
         self._ids = count()
         self._joining: list[tuple[int, int, list[Flow]]] = []  # (at ns, first flow, flows): a heap
         self._ending: list[tuple[int, int, int, Flow]] = []  # (at ns, flow, version, flow): a heap
-        self._dirty: set[int] = set()
+        self._dirty: dict[_Route, None] = {}  # routes that a flow joined or left
+        self._dirty_links: set[int] = set()  # whose capacity changed
         self._event = Boundary(env)
         self._when: Callbacks = [self._wake]
         self._wake_at: int | None = None
@@ -369,22 +374,26 @@ class Network:
         if not 0 <= factor <= 1:
             raise ValueError(f"a link has 0 to 1 times its bandwidth, got {factor!r}")
         self._capacity[link] = self.links[link].bandwidth * factor
+        for route in self._crossing[link]:
+            route.alone.clear()
         self.capacity_changes += 1
         if self._loose[link] and factor < 1:
             self._loose[link] = False
             for route in self._crossing[link]:
-                route.limits = self._limits(route.path)
-        self._dirty.add(link)
+                self._set_limits(route)
+        self._dirty_links.add(link)
         self._wake_by(self.env.now)
 
-    def _limits(self, path: Path) -> Path:
-        """Return the links of a path that may be full."""
-        return tuple(link for link in path if not self._loose[link])
+    def _set_limits(self, route: _Route) -> None:
+        """Note which links of a route may be full."""
+        route.limits = tuple(link for link in route.path if not self._loose[link])
+        route.sharing = [self._on[link] for link in dict.fromkeys(route.limits)]
 
     def _route(self, path: Path) -> _Route:
         route = self._routes.get(path)
         if route is None:
-            route = self._routes[path] = _Route(path, self.links, self._limits(path))
+            route = self._routes[path] = _Route(path, self.links)
+            self._set_limits(route)
             for link in route.links:
                 self._crossing[link].append(route)
         return route
@@ -471,14 +480,14 @@ class Network:
                     ended.append(flow)
             while joining and joining[0][0] <= now:
                 ended += self._join(heappop(joining)[2], now)
-            if not self._dirty:
+            if not (self._dirty or self._dirty_links):
                 return ended
             self._share(now)
 
     def _join(self, flows: list[Flow], now: int) -> list[Flow]:
         """Put flows on their links; return those with nothing to move or nothing to wait for, which have ended."""
         ended = []
-        counts, peaks = self._flows, self._peak
+        on, counts, peaks = self._on, self._flows, self._peak
         for flow in flows:
             route = flow._route
             if flow.ended:  # cancelled
@@ -492,15 +501,15 @@ class Network:
             flow._since = now
             if not route.flows:
                 for link in route.links:
-                    self._on[link][route] = None
+                    if not on[link]:
+                        self._busy_since[link] = now
+                    on[link][route] = None
             route.flows[flow] = None
             for link in route.links:
-                if not counts[link]:
-                    self._busy_since[link] = now
-                counts[link] += 1
-                if counts[link] > peaks[link]:
-                    peaks[link] = counts[link]
-            self._dirty.update(route.links)
+                count = counts[link] = counts[link] + 1
+                if count > peaks[link]:
+                    peaks[link] = count
+            self._dirty[route] = None
         return ended
 
     def _leave(self, flow: Flow, now: int, moved: int) -> None:
@@ -511,61 +520,83 @@ class Network:
         route, counts = flow._route, self._flows
         route.carried += moved
         del route.flows[flow]
-        if not route.flows:
-            for link in route.links:
-                del self._on[link][route]
         for link in route.links:
             counts[link] -= 1
-            if not counts[link]:
-                self._busy_ns[link] += now - self._busy_since[link]
-        self._dirty.update(route.links)
+        if not route.flows:
+            for link in route.links:
+                on = self._on[link]
+                del on[route]
+                if not on:
+                    self._busy_ns[link] += now - self._busy_since[link]
+        self._dirty[route] = None
 
     def _share(self, now: int) -> None:
         """Work out new rates on the links that changed and all that connect with them."""
-        capacity, ending = self._capacity, self._ending
         parts = self._connected()
         for routes in parts:
-            if len(routes) == 1:  # all of its links carry the same flows, and the narrowest decides
-                limits, count = routes[0].limits, len(routes[0].flows)
-                rates = [min([capacity[link] / (count * limits.count(link)) for link in limits])]
+            if len(routes) == 1:
+                self._give(routes[0], self._rate_alone(routes[0]), now)
             else:
                 counts = [len(route.flows) for route in routes]
-                rates = max_min_rates(capacity, [route.limits for route in routes], counts)
-            for route, rate in zip(routes, rates, strict=True):
-                for flow in route.flows:
-                    if rate == flow.rate:
-                        continue
-                    flow._settle(now)
-                    flow.rate = rate
-                    flow._version += 1
-                    if rate:
-                        at_ns = now + round(flow._left * NS_PER_S / rate)
-                        heappush(ending, (at_ns, flow.flow_id, flow._version, flow))
+                rates = max_min_rates(self._capacity, [route.limits for route in routes], counts)
+                for route, rate in zip(routes, rates, strict=True):
+                    self._give(route, rate, now)
         if self.timeline is not None:
-            for link in sorted(self._dirty.union(*(route.path for routes in parts for route in routes))):
+            changed = chain(self._dirty, *parts)
+            for link in sorted(self._dirty_links.union(*(route.path for route in changed))):
                 flows = [(route, flow) for route in self._on[link] for flow in route.flows]
                 carried = math.fsum(flow.rate * route.path.count(link) for route, flow in flows)
                 self.timeline.append((now, link, carried))
         self._dirty.clear()
+        self._dirty_links.clear()
+
+    def _rate_alone(self, route: _Route) -> float:
+        """Return the rate of a route's flows where no others are on its links: that of the narrowest."""
+        count = len(route.flows)
+        rate = route.alone.get(count)
+        if rate is None:
+            rate = route.alone[count] = max_min_rates(self._capacity, [route.limits], [count])[0]
+        return rate
+
+    def _give(self, route: _Route, rate: float, now: int) -> None:
+        """Let a route's flows go on at this rate."""
+        for flow in route.flows:
+            before = flow.rate
+            if rate == before:
+                continue
+            left = flow._left
+            if before:
+                left = flow._left = max(0.0, left - before * ((now - flow._since) / NS_PER_S))
+            flow._since = now
+            flow.rate = rate
+            flow._version += 1
+            if rate:
+                at_ns = now + round(left * NS_PER_S / rate)
+                heappush(self._ending, (at_ns, flow.flow_id, flow._version, flow))
 
     def _connected(self) -> list[list[_Route]]:
-        """Return the routes in use that links connect with those that changed, apart where nothing connects them."""
-        on, parts = self._on, []
+        """Return the routes in use that links connect with what changed, apart where nothing connects them."""
+        parts: list[list[_Route]] = []
         seen: set[_Route] = set()
-        for link in self._dirty:
-            if self._loose[link]:
-                continue
-            for first in on[link]:
+        changed = [self._on[link] for link in self._dirty_links if not self._loose[link]]
+        for route in self._dirty:
+            if route.flows:
+                changed.append({route: None})
+            else:
+                changed += route.sharing
+        for firsts in changed:
+            for first in firsts:
                 if first in seen:
                     continue
                 seen.add(first)
                 routes = [first]
                 for route in routes:  # which grows
-                    for limit in route.limits:
-                        for other in on[limit]:
-                            if other not in seen:
-                                seen.add(other)
-                                routes.append(other)
+                    for others in route.sharing:
+                        if len(others) > 1:
+                            for other in others:
+                                if other not in seen:
+                                    seen.add(other)
+                                    routes.append(other)
                 parts.append(routes)
         return parts
 

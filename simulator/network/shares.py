@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from simulator.parallel import ParallelPlan
 
 
-def even_shares(num_bytes: int, count: int) -> list[int]:
-    """Return bytes split evenly, whole ones, that add up."""
-    return [num_bytes * (i + 1) // count - num_bytes * i // count for i in range(count)]
+Portion: TypeAlias = tuple[int, int, int]
+"""(low, high, of): what is from ``low`` to ``high`` of ``of`` equal parts of some bytes."""
+
+Share: TypeAlias = tuple[int, int, tuple[Portion, ...]]
+"""Sender's rank, receiver's rank, and which bytes: a portion of a portion and so on, the first one of the whole."""
+
+
+def share_bytes(num_bytes: int, portions: Iterable[Portion]) -> int:
+    """Return how many whole bytes a portion of a portion is; portions that make up a whole add up to its bytes."""
+    for low, high, of in portions:
+        num_bytes = num_bytes * high // of - num_bytes * low // of
+    return num_bytes
 
 
 def kv_shares(
     sender: ParallelPlan,
     receiver: ParallelPlan,
-    num_bytes: int,
     *,
     num_layers: int,
     num_kv_heads: int,
     layers: Sequence[int] | None = None,
-) -> list[tuple[int, int, int]]:
+) -> list[Share]:
     """Return what each rank of one replica sends to each of another so that the other has the KV of some tokens.
 
     Ranks hold the key-value heads of their tensor parallel share in the layers of their stage; with more ranks than
@@ -32,8 +40,6 @@ def kv_shares(
 
     Parameters
     ----------
-    num_bytes
-        Each head of each layer counted once; equal over layers and heads.
     num_kv_heads
         1 where every rank holds everything (the latent cache of MLA).
     layers
@@ -41,15 +47,16 @@ def kv_shares(
 
     Returns
     -------
-    list of (sender's rank, receiver's rank, bytes)
-        Ranks stage by stage, then by part of the tokens, then by heads; every pair once. The bytes add up to
-        ``num_bytes`` times the receiver's copies.
+    list of Share
+        Of the KV's bytes, each head of each layer counted once, equal over layers and heads. Ranks stage by stage, then
+        by part of the tokens, then by heads; every pair once. They add up to as many times all bytes as the receiver
+        has copies.
     """
     chosen = range(num_layers) if layers is None else layers
     from_parts, to_parts = _token_parts(sender), _token_parts(receiver)
     tokens = overlaps(from_parts, to_parts)
     heads = _heads_between(sender.attention_ranks, receiver.attention_ranks, num_kv_heads)
-    found = []
+    found: list[Share] = []
     for from_stage, of_sender in enumerate(sender.stage_layers(num_layers)):
         for to_stage, of_receiver in enumerate(receiver.stage_layers(num_layers)):
             # Stages hold consecutive layers, so what two of them have in common is consecutive among the chosen.
@@ -57,15 +64,12 @@ def kv_shares(
             last = bisect_left(chosen, min(of_sender.stop, of_receiver.stop))
             if first >= last:
                 continue
-            in_layers = num_bytes * last // len(chosen) - num_bytes * first // len(chosen)
             for from_part, to_part, low, high in tokens:
-                units = from_parts * to_parts
-                in_tokens = in_layers * high // units - in_layers * low // units
                 sends = (from_stage * from_parts + from_part) * sender.attention_ranks
                 receives = (to_stage * to_parts + to_part) * receiver.attention_ranks
                 for rank, other, below, above, shards in heads:
-                    size = in_tokens * above // shards - in_tokens * below // shards
-                    found.append((sends + rank, receives + other, size))
+                    portions = (first, last, len(chosen)), (low, high, from_parts * to_parts), (below, above, shards)
+                    found.append((sends + rank, receives + other, portions))
     return found
 
 

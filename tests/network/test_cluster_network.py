@@ -14,7 +14,7 @@ from simulator.engine.clock import NS_PER_S, Environment
 from simulator.errors import InputError
 from simulator.network.cluster_network import ClusterNetwork, Place, build_network, check_connected
 from simulator.network.result import WITHOUT_LINKS, describe_links
-from simulator.network.shares import even_shares, kv_shares
+from simulator.network.shares import kv_shares, share_bytes
 from simulator.network.topology import gpu, host, remote
 from simulator.parallel import ParallelPlan
 from simulator.resolve import Resolved, resolve
@@ -41,12 +41,17 @@ FREE = {"latency_s": 0.0, "hop_latency_s": 0.0, "per_message_s": 0.0}
 
 
 def test_shares_add_up() -> None:
-    assert even_shares(10, 4) == [2, 3, 2, 3]
-    assert even_shares(0, 2) == [0, 0]
+    quarters = [(i, i + 1, 4) for i in range(4)]
+    assert [share_bytes(10, [each]) for each in quarters] == [2, 3, 2, 3]
+    assert [share_bytes(0, [each]) for each in quarters] == [0, 0, 0, 0]
+    # The second quarter is 3 bytes; its halves are 1 and 2.
+    assert [share_bytes(10, [(1, 2, 4), (i, i + 1, 2)]) for i in range(2)] == [1, 2]
+    assert share_bytes(10, []) == 10
 
 
 def shares(sender: ParallelPlan, receiver: ParallelPlan, num_bytes: int, **more: Any) -> list[tuple[int, int, int]]:
-    return kv_shares(sender, receiver, num_bytes, **{"num_layers": 32, "num_kv_heads": 8, **more})
+    found = kv_shares(sender, receiver, **{"num_layers": 32, "num_kv_heads": 8, **more})
+    return [(i, j, share_bytes(num_bytes, portions)) for i, j, portions in found]
 
 
 def test_equal_plans_send_rank_to_rank() -> None:
@@ -102,7 +107,7 @@ plans = st.builds(
 
 @given(plans, plans, st.integers(0, 10**6), st.sampled_from([1, 2, 4, 8]), st.integers(3, 40))
 def test_every_byte_reaches_every_copy(a: ParallelPlan, b: ParallelPlan, size: int, heads: int, layers: int) -> None:
-    found = kv_shares(a, b, size, num_layers=layers, num_kv_heads=heads)
+    found = shares(a, b, size, num_layers=layers, num_kv_heads=heads)
     assert sum(part for *_, part in found) == size * (b.attention_ranks // min(b.attention_ranks, heads))
     assert len({(i, j) for i, j, _ in found}) == len(found)
     assert all(0 <= i < a.gpus and 0 <= j < b.gpus and part >= 0 for i, j, part in found)

@@ -472,8 +472,8 @@ class Control:
         self.replica_of(sequence).between_steps(partial(self._take_back, row, sequence, then))
 
     def _take_back(self, row: int, sequence: Sequence, then: Callable[[Sequence, int], None], now: int) -> None:
-        if self.live.get(row) is not sequence or row in self.transits:
-            self.withdraw(row, then)  # it has ended, or moved on meanwhile
+        if self.live.get(row) is not sequence or row in self.transits or row in self._stranded:
+            self.soon(lambda: self.withdraw(row, then))  # it has ended, moved on, or been lost meanwhile
             return
         if sequence.on_replica:
             self.replica_of(sequence).withdraw(sequence)

@@ -155,6 +155,23 @@ def test_a_client_gives_up_before_anybody_noticed() -> None:
     assert sections["faults"]["lost_requests"] == {"retried": 0, "recomputed": 0, "failed": 0}
 
 
+def test_a_client_gives_up_in_the_very_step_that_is_lost() -> None:
+    # It gives up at 22 ms, in the step that the replica's death cuts at 25 ms: it has its request back then, and sends
+    # it to the other one. What is noticed at 220 ms is of nobody any more.
+    parts = {
+        "faults": {"script": [dies(0.025)], "health": PROBED, "restart": AT_ONCE, "max_retries": 0},
+        "clients": {"timeout_s": 0.022, "retries": {"max": 1, "base_s": 0.0}},
+    }
+    cluster, _ = run([Request(0, 20, 2)], parts, replicas=2)
+    assert cluster.recorder.columns["outcome"].tolist() == [Outcome.FINISHED]
+    cluster, sections = run([Request(0, 20, 4), Request(230 * MS, 20, 1)], parts, replicas=2)
+    columns = cluster.recorder.columns
+    assert columns["outcome"].tolist() == [Outcome.TIMED_OUT, Outcome.FINISHED]
+    assert columns["attempts"].tolist() == [2, 1]
+    assert columns["ended_ns"][0] == pytest.approx(55 * MS, abs=10)
+    assert sections["faults"]["lost_requests"] == {"retried": 0, "recomputed": 0, "failed": 0}
+
+
 def test_two_causes_keep_a_replica_dead_until_both_are_gone() -> None:
     script = [dies(0.025, for_s=0.1), dies(0.05, for_s=0.2)]
     cluster, sections = run([Request(0, 20, 4)], immediate(*script))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from simulator.resolve import Resolved
     from workloads import Trace
 
-SECTIONS = ("disaggregation", "rescheduling", "scaling", "admission", "clients", "faults", "kv_tiers")
+SECTIONS = ("disaggregation", "rescheduling", "scaling", "admission", "clients", "faults", "kv_tiers", "swap_links")
 """Sections of the summary that features fill; null in a run without the feature."""
 
 
@@ -59,4 +59,10 @@ def make_features(resolved: Resolved, configs: Sequence[ReplicaConfig], trace: T
         from simulator.kv_tiers.making import make_kv_tiers
 
         features.append(make_kv_tiers(resolved))
+    if any(each.pool.swap.over == "links" for each in resolved.pools):
+        from simulator.swap_links import make_swap_links
+
+        swap_links = make_swap_links(resolved, configs)
+        if swap_links is not None:
+            features.append(swap_links)
     return features

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -20,3 +20,6 @@ class Swap(Part):
     """KV blocks of one layer that lie together and are copied by two calls, for keys and values."""
     keep_copies: bool = False
     """Keep the host's copy of a request that comes back, so that the next time only what was added goes out."""
+    over: Literal["own", "links"] = "own"
+    """What blocks are copied over: ``own``, each GPU's PCIe link at its data sheet's bandwidth, used by nothing else;
+    ``links``, the cluster's links (`network`), where they contend with other replicas' swaps, KV and weights."""

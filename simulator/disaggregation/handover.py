@@ -112,7 +112,7 @@ class Handover:
         """Look how long the step takes that has begun: one layer of it, and the first KV can go."""
         replica = self._control.cluster.replicas[self.source]
         lane = next((lane for lane in replica.lanes if self.sequence in lane.sequences), None)
-        if lane is None or not lane.steps:
+        if lane is None or not lane.steps or lane.plan.awaited:  # how long its swaps take is not known
             return
         first_layer_ns = (int(lane.ends[0]) - lane.start_ns) // self._feature.num_layers
         self.later(max(0, first_layer_ns - ACROSS_NS), self._first_layer)

@@ -34,6 +34,7 @@ from simulator.engine.histogram import Durations
 from simulator.engine.plan import Plan
 from simulator.engine.recorder import FINISHED, Outcome
 from simulator.engine.sequence import MOVING, PREFILLING, SWAPPED, Sequence
+from simulator.engine.swap import UNKNOWN_NS
 
 if TYPE_CHECKING:
     from simulator.engine.replica import Replica
@@ -211,7 +212,10 @@ class Lane:
             now = end
 
     def _start_next(self, now: int) -> bool:
-        """Compose the next step and start it, or a run; False without one: the lane is idle, or waits for a stage."""
+        """Compose the next step and start it, or a run; False without an end to wait for.
+
+        The lane is idle then, waits for a stage, or for copies over links, whose ends let the step begin to compute.
+        """
         plan, shape, replica, compose = self.plan, self.shape, self.replica, self._compose
         if self._pending:
             self._do_pending(now)
@@ -226,7 +230,7 @@ class Lane:
                 replica.queue_arrived(self._known_until_ns)
             plan.reset()
             compose(self, plan)
-            if shape.decodes or plan.chunks or plan.stalls_ns:
+            if shape.decodes or plan.chunks or plan.stalls_ns or plan.awaited:
                 break
             if plan.num_preempted:
                 continue  # blocks are free now that weren't when the policy looked for some: ask it again
@@ -269,6 +273,9 @@ class Lane:
         self.start_ns, self._end_ns, self.steps = now, end, steps
         if replica.num_stages > 1:
             replica.lane_started(now)
+        if plan.awaited:
+            self.ends = [UNKNOWN_NS]
+            return False
         return True
 
     def _stretched(self, now: int) -> int:
@@ -377,6 +384,8 @@ class Lane:
 
     def stop(self) -> None:
         """Apply the steps of the run in flight that ended before now; the step in flight is lost."""
+        if self.plan.awaited:
+            self._end_wait(self.env.now)
         self._release_ended()
         done = self.steps_done(self.env.now)
         if done:
@@ -392,6 +401,8 @@ class Lane:
 
         What was to be done between steps still is: who asked for it looks whether it still makes sense.
         """
+        if self.plan.awaited:
+            self._end_wait(now)
         start, in_flight = self.start_ns, self.steps
         self._release_ended()
         self.steps = self.steps_done(now)
@@ -568,14 +579,14 @@ class Lane:
         replica.counters.preemptions += 1
         context = sequence.computed_tokens
         if swap and context:
-            done_ns = replica.swap_space.put(sequence, self.kv.blocks_of(sequence, context), now)
+            blocks = self.kv.blocks_of(sequence, context)
+            done_ns = replica.swap_space.put(sequence, blocks, now, waited_for=wait)
             if done_ns is not None:
                 sequence.state = SWAPPED
                 self.swapped.append(sequence)
                 if wait:
                     self.remove(sequence)
-                    self._counters.swap_stall_ns += done_ns - now
-                    return done_ns - now
+                    return self._wait_until(done_ns, now)
                 del self.sequences[sequence]  # its blocks are free when the copy is done
                 replica.num_running -= 1
                 self._copy_until(done_ns, sequence, comes_in=False)
@@ -605,11 +616,19 @@ class Lane:
         sequence.private_blocks = need
         self.swapped.remove(sequence)
         replica.num_running += 1
-        done_ns = replica.swap_space.take(sequence, sequence.computed_tokens // kv.block_size, now)
+        full_blocks = sequence.computed_tokens // kv.block_size
+        done_ns = replica.swap_space.take(sequence, full_blocks, now, waited_for=wait)
         if not wait:
             self._copy_until(done_ns, sequence, comes_in=True)
             return 0
         self._is_back(sequence)
+        return self._wait_until(done_ns, now)
+
+    def _wait_until(self, done_ns: int, now: int) -> int:
+        """Let the step wait for a copy; return the ns that it waits, where they are known."""
+        if done_ns == UNKNOWN_NS:
+            self.plan.awaited += 1
+            return 0
         self._counters.swap_stall_ns += done_ns - now
         return done_ns - now
 
@@ -630,7 +649,8 @@ class Lane:
             raise PolicyError(f"{self.policy_name}: swaps that go on while others compute aren't modelled with stages")
         self._num_copies += 1
         heappush(self.replica.copies, (done_ns, self._num_copies, comes_in, sequence))
-        Boundary(self.env).schedule(done_ns - self.env.now, ARRIVALS, self._when_copied)
+        if done_ns != UNKNOWN_NS:
+            Boundary(self.env).schedule(done_ns - self.env.now, ARRIVALS, self._when_copied)
 
     def _copied(self, _: Event) -> None:
         self.between_steps(self._finish_copies, self.env.now)
@@ -644,6 +664,35 @@ class Lane:
                 self._is_back(sequence)
             else:
                 self.kv.release(sequence)
+
+    def copied(self, sequence: Sequence, waited_for: bool) -> None:
+        """Hear that a copy over links that others use too is done: before all steps of this instant."""
+        now, replica = self.env.now, self.replica
+        if waited_for:
+            if now >= replica.next_sample_ns:
+                replica.sample_until(now)
+            self.plan.awaited -= 1
+            if not self.plan.awaited:
+                self._end_wait(now)
+                self._boundary.schedule(self._end_ns - now, self._priority, self._when_passed)
+            return
+        copies = replica.copies
+        at = next(i for i, entry in enumerate(copies) if entry[3] is sequence)
+        copies[at] = (now, *copies[at][1:])
+        heapify(copies)
+        self.between_steps(self._finish_copies, now)
+
+    def _end_wait(self, now: int) -> None:
+        """Let the step in flight compute from now on: its copies are done, or nobody waits for them any more."""
+        self.plan.awaited = 0
+        self._counters.swap_stall_ns += now - self.start_ns
+        self._end_ns = end = now + int(self.durations[0])
+        self.durations, self.ends = [end - self.start_ns], [end]
+        replica = self.replica
+        queued = replica.recorder.queued
+        for sequence in (*replica.waiting, *(each for _, each in replica.arriving)):
+            if queued[sequence.request_id] == UNKNOWN_NS:  # it arrived while the step waited
+                queued[sequence.request_id] = end
 
     def drop_copy(self, sequence: Sequence) -> bool:
         """Give up the copy of a swapped-out request that is on its way, and its blocks; True if it came in."""

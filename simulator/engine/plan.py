@@ -23,6 +23,8 @@ class Plan:
         Prefill chunks as (sequence, tokens, tokens of KV reserved).
     stalls_ns
         Time that the step waits for swaps to go over the host link before it computes.
+    awaited
+        Copies over links that others use too for whose ends the step waits.
     parked
         Members of the decode group that `decode_some` left out of this step.
     changed
@@ -34,6 +36,7 @@ class Plan:
     __slots__ = (
         "_lane",
         "_repeats_admissions",
+        "awaited",
         "changed",
         "chunks",
         "keep_free_blocks",
@@ -67,7 +70,7 @@ class Plan:
         if self.changed:
             self.changed, self.repeatable = False, True
             shape.padding_tokens = 0
-            self.num_preempted = self.num_admitted = self.num_swapped_in = self.stalls_ns = 0
+            self.num_preempted = self.num_admitted = self.num_swapped_in = self.stalls_ns = self.awaited = 0
             self.parked.clear()
 
     num_decodes: int = property(attrgetter("shape.decodes"))  # type: ignore[assignment]

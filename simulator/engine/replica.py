@@ -459,7 +459,12 @@ class Replica:
         )
 
     def _begun_pj(self, lane: Lane, done: int, at_ns: int) -> int:
-        """Return what the step in flight drew until now, after ``done`` of its run, in proportion to its time."""
+        """Return what the step in flight drew until now, after ``done`` of its run, in proportion to its time.
+
+        One that waits for copies over links has drawn nothing yet: how long it takes is not known.
+        """
+        if lane.plan.awaited:
+            return 0
         begun_ns = lane.start_ns if not done else int(lane.ends[done - 1])
         taken_ns = int(lane.durations[done])
         return self.energy.step_dynamic_pj(lane.shape, done, taken_ns) * (at_ns - begun_ns) // taken_ns
@@ -515,7 +520,9 @@ class Replica:
         count = (now_ns - first) // interval + 1
         self.recorder.timeline.expect(count, now_ns, interval)
         self.next_sample_ns = end = first + count * interval
-        if end - first > _FEW_SAMPLES * interval and self.num_stages == 1 and not self.lanes[0].plan.chunks:
+        plan = self.lanes[0].plan
+        few = end - first <= _FEW_SAMPLES * interval
+        if not few and self.num_stages == 1 and not plan.chunks and not plan.awaited:
             self._sample_decodes(np.arange(first, end, interval))
             return
         counters = self.counters

@@ -8,15 +8,34 @@ Each tensor-parallel rank moves its own share over its own host link at the same
 A copy is *waited for* (the step that it makes room for starts when it is done, as in vLLM v0, where cache operations
 come before the model runs) or goes on while others compute: the blocks of a request that goes out are then free when
 its copy is done, and one that comes in takes its blocks at once and can be scheduled when its copy is done.
+
+Copies may go over links that others use too (`SharedLinks`, of `simulator.swap_links`): when they are done is not known
+when they begin then, and the lane hears of it (`Lane.copied`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import Protocol
 
 from simulator.engine.clock import to_ns
 from simulator.engine.links import Link
+
+UNKNOWN_NS = 1 << 62
+"""Stands for the time at which a copy over shared links is done."""
+
+
+class SharedLinks(Protocol):
+    """Moves one replica's copies over links that others use too."""
+
+    def begin(self, owner: Hashable, way: str, num_bytes: int, calls_ns: int, waited_for: bool) -> None:
+        """Begin a copy, or let it queue: its bytes on each rank, and what submitting its calls takes."""
+        ...
+
+    def cancel(self, owner: Hashable) -> None:
+        """Give up a request's copies that are not done; nobody hears of them any more."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +82,8 @@ class SwapSpace:
         Totals; those refused didn't fit.
     blocks_kept
         Blocks that needn't go out as their copy had been kept.
+    links
+        What moves the copies; None: the replica's own link, which nobody else uses.
     """
 
     __slots__ = (
@@ -75,6 +96,7 @@ class SwapSpace:
         "_link",
         "blocks_kept",
         "bytes_moved",
+        "links",
         "refused",
         "swaps_in",
         "swaps_out",
@@ -98,14 +120,18 @@ class SwapSpace:
         self.swaps_in = 0
         self.bytes_moved = 0
         self.blocks_kept = 0
+        self.links: SharedLinks | None = None
 
     @property
     def in_use(self) -> int:
         """Blocks of requests that are out; without those of copies kept of others."""
         return sum(self._held.values())
 
-    def put(self, owner: Hashable, blocks: int, now_ns: int) -> int | None:
-        """Move a request's blocks out; return when that is done, None (counted in ``refused``) if they don't fit."""
+    def put(self, owner: Hashable, blocks: int, now_ns: int, *, waited_for: bool = True) -> int | None:
+        """Move a request's blocks out; return when that is done, None (counted in ``refused``) if they don't fit.
+
+        Over shared links it is done at a time that is not known: `UNKNOWN_NS`.
+        """
         there, full = self._kept.get(owner, (0, 0))
         if self.used - there + blocks > self._capacity and self._kept:
             self._drop_kept(self.used - there + blocks - self._capacity, owner)
@@ -117,9 +143,9 @@ class SwapSpace:
         self.used += blocks - there
         self.swaps_out += 1
         self.blocks_kept += full
-        return self._move("out", blocks - full, now_ns)
+        return self._move(owner, "out", blocks - full, now_ns, waited_for)
 
-    def take(self, owner: Hashable, full_blocks: int, now_ns: int) -> int:
+    def take(self, owner: Hashable, full_blocks: int, now_ns: int, *, waited_for: bool = True) -> int:
         """Move a request's blocks back, of which so many are full; return when that is done."""
         blocks = self._held.pop(owner)
         if self._config.keep_copies:
@@ -127,10 +153,12 @@ class SwapSpace:
         else:
             self.used -= blocks
         self.swaps_in += 1
-        return self._move("in", blocks, now_ns)
+        return self._move(owner, "in", blocks, now_ns, waited_for)
 
     def forget(self, owner: Hashable) -> None:
-        """Give up what is there of a request that ended, or that nobody will ask for."""
+        """Give up what is there, or on its way, of a request that ended, or that nobody will ask for."""
+        if self.links is not None:
+            self.links.cancel(owner)
         if owner in self._kept:
             self.used -= self._kept.pop(owner)[0]
         elif owner in self._held:
@@ -145,13 +173,17 @@ class SwapSpace:
             self.used -= there
             blocks -= there
 
-    def _move(self, way: str, blocks: int, now_ns: int) -> int:
+    def _move(self, owner: Hashable, way: str, blocks: int, now_ns: int, waited_for: bool) -> int:
         config = self._config
         assert self._link is not None  # nothing is held without one
         moved = blocks * self._block_bytes
         self.bytes_moved += moved
         calls = -(-blocks // config.blocks_per_call) * config.calls_per_run
-        took_ns = max(self._link.transfer_ns(moved), to_ns(calls * config.call_s))
+        calls_ns = to_ns(calls * config.call_s)
+        if self.links is not None:
+            self.links.begin(owner, way, moved, calls_ns, waited_for)
+            return UNKNOWN_NS
+        took_ns = max(self._link.transfer_ns(moved), calls_ns)
         end_ns = max(now_ns, self._busy_until_ns[way]) + took_ns
         self._busy_until_ns[way] = end_ns
         return end_ns

@@ -15,7 +15,7 @@ from simulator.engine.cluster import Cluster
 from simulator.engine.control import Control
 from simulator.engine.place import Place, release_at_source
 from simulator.engine.recorder import Outcome
-from simulator.engine.sequence import DECODING, Sequence
+from simulator.engine.sequence import DECODING, MOVING, Sequence
 from tests.engine.support import MS, LinearCost, Request, build, check_invariants, fingerprint, simulate, times_ms
 
 
@@ -67,7 +67,7 @@ class Move:
 
     def destination_lost(self, now: int) -> None:
         sequence = self.sequence
-        if sequence.on_replica and sequence.state is not DECODING:
+        if sequence.on_replica and sequence.state is MOVING:
 
             def resume(_: int) -> None:
                 if self.control.live.get(sequence.request_id) is sequence and sequence.on_replica:

@@ -17,7 +17,7 @@ from policies.protocols import PolicyError, RoutingPolicy
 from simulator.engine.clock import ARRIVALS, NS_PER_S, Boundary, Callbacks, Environment
 from simulator.engine.recorder import Outcome, Recorder
 from simulator.engine.replica import Replica, ReplicaConfig
-from simulator.engine.sequence import ENDED, Sequence, load_of
+from simulator.engine.sequence import ENDED, MOVING, Sequence, load_of
 
 if TYPE_CHECKING:
     from simulator.engine.control import Control, Feature
@@ -278,6 +278,9 @@ class Cluster:
             group.stop()
         for replica in self.replicas:
             replica.stop(self.end_ns)
+        for sequence in () if self.control is None else self.control.live.values():
+            if sequence.state is MOVING:  # on no lane, nor waiting
+                self.recorder.write_progress(sequence)
         self.in_system_ns += (self.num_arrived - self.num_ended) * self.end_ns
         for histogram in self.recorder.itl:
             histogram.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,8 @@ from hypothesis import strategies as st
 from policies.batching.sarathi import Sarathi
 from policies.batching.vllm_v1 import VllmV1
 from simulator.engine.recorder import Outcome
-from tests.disaggregation.support import KV_BYTES, SGLANG, STREAMED, VLLM, serve
-from tests.engine.support import MS, LinearCost, Request, fingerprint
+from tests.disaggregation.support import KV_BYTES, SGLANG, STREAMED, VLLM, disaggregation, network, serve
+from tests.engine.support import MS, LinearCost, Request, build, fingerprint
 from tests.engine.test_control import ACTS, REQUESTS, Acts
 
 PD = ["prefill", "decode"]
@@ -245,3 +246,14 @@ def test_every_byte_is_sent_once_and_every_token_comes(requests: list[Request], 
         carried = sum(links.use(link).bytes for link, spec in enumerate(links.links) if spec.name.endswith("tx"))
         assert carried == told["bytes"]
     assert np.all(columns["first_token_ns"] <= columns["last_token_ns"])
+
+
+def test_what_a_request_had_is_known_where_a_run_ends_while_its_kv_is_sent() -> None:
+    """Its first token came at 10 ms, its KV would be there at 20 ms."""
+    feature = disaggregation(PD, **{**STREAMED, "transfer": "after-prefill"})
+    cluster = build([Request(0, 100, 3)], replicas=2, features=[feature])
+    cluster.make_network = partial(network, replicas=2, gbit_per_s=8.0)
+    cluster.run(15 * MS)
+    cluster.stop()
+    assert cluster.recorder.columns["output_tokens"][0] == 1
+    assert cluster.recorder.columns["last_token_ns"][0] == 10 * MS

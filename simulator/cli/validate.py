@@ -32,6 +32,10 @@ def validate(
     only: Annotated[
         str | None, typer.Option("--only", metavar="DATASET", help="One dataset: vllm_runs, silicon or kernels.")
     ] = None,
+    match: Annotated[
+        str | None,
+        typer.Option("--match", metavar="PATTERN", help="Cases by name, * for anything: 'h200_sxm/*/DeepSeek-*'."),
+    ] = None,
     measured: Annotated[
         str | None,
         typer.Option("--measured", metavar="FILE", help="Your server: what vllm bench serve --save-result wrote."),
@@ -71,6 +75,7 @@ def validate(
         frame = run_validation(
             data,
             only=only,
+            match=match,
             measured=measured,
             scenario=scenario,
             kernel_tables=kernel_tables,

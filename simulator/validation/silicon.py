@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from hardware_profiles import Accelerator
+from simulator.engines import load_engine
 from simulator.errors import InputError
 from simulator.models import ModelSpec
 from simulator.parallel import ParallelPlan
@@ -27,6 +28,7 @@ from simulator.result import RunResult
 from simulator.rng import stream
 from simulator.runner import run
 from simulator.validation.cases import Case
+from simulator.validation.inferencemax import LENGTHS, Server, most_tokens, server_of, speculative
 from simulator.validation.kernel_tables import table_of
 from simulator.validation.rows import Row, compared, cost_text, latencies, not_judged, not_run
 from simulator.validation.silicon_disagg import (
@@ -70,9 +72,6 @@ _INFERENCEMAX_BALANCE = {"timeout_steps": 60, "batching_wait_steps": 0}
 """``attention_dp_config`` of InferenceMAX's trtllm-serve with attention data parallelism: ``enable_balance: true``,
 ``timeout_iters: 60``, ``batching_wait_iters: 0`` (benchmarks/dsr1_fp8_*_trt.sh)."""
 
-_INFERENCEMAX_LENGTHS = (1024, 8192)
-"""Prompts and answers of InferenceMAX's load."""
-
 
 @dataclass(frozen=True)
 class Assumptions:
@@ -90,8 +89,10 @@ class Assumptions:
         Answers are uniform within this share around the recorded length; 0: that long. Clients with answers of one
         length that start together stay together for ever, which no server's clients do.
     fitting_batches
-        TensorRT-LLM was started with a ``max_num_tokens`` that a prompt fits into beside everybody's decode; else with
-        its default of 8192, into which a prompt of 8192 tokens fits only while nobody decodes.
+        Servers were started for their load: TensorRT-LLM with a ``max_num_tokens`` that a prompt fits into beside
+        everybody's decode, and all as public scripts start them, where those are known
+        (`simulator.validation.inferencemax`). Else with their defaults; TensorRT-LLM's are 8192 tokens, into which a
+        prompt of 8192 fits only while nobody decodes.
     """
 
     requests_per_client: int = 10
@@ -117,7 +118,7 @@ class Assumptions:
         lengths = "fixed lengths" if self.shortest == 1 else f"lengths uniform from {self.shortest:g} of those recorded"
         if self.answers_within:
             lengths += f", answers within {self.answers_within:.0%} of theirs"
-        limits = "TensorRT-LLM's max_num_tokens fits the load" if self.fitting_batches else "servers' default limits"
+        limits = "servers started for their load" if self.fitting_batches else "servers' default limits"
         return (
             f"assumed: closed loop, {self.requests_per_client} requests a client, {lengths}, {start}, no shared "
             f"prefixes, {limits}"
@@ -218,7 +219,7 @@ def concurrency(point: Mapping[str, Any]) -> int | None:
 def load_of(point: Mapping[str, Any]) -> Assumptions:
     """Return what is assumed of a point: what InferenceMAX's scripts do where its lengths are theirs."""
     lengths = {int(point["isl"]), int(point["osl"])}
-    return INFERENCEMAX if lengths <= set(_INFERENCEMAX_LENGTHS) else AS_RECORDED
+    return INFERENCEMAX if lengths <= set(LENGTHS) else AS_RECORDED
 
 
 def compare(point: Mapping[str, Any], kernel_tables: Path | None, assumptions: Assumptions | None = None) -> list[Row]:
@@ -269,7 +270,7 @@ def compare(point: Mapping[str, Any], kernel_tables: Path | None, assumptions: A
 def left_out(point: Mapping[str, Any]) -> str | None:
     """Return why a point is not simulated, by what its row says of itself; None: it can be."""
     if is_disaggregated(point):
-        if reason := left_out_disagg(point):
+        if reason := left_out_disagg(point, concurrency(point)):
             return reason
     elif point["mode"] != "agg":
         return f"mode {point['mode']!r} is not known; known: agg, disagg"
@@ -279,7 +280,7 @@ def left_out(point: Mapping[str, Any]) -> str | None:
         return "its source names no silicon_concurrency"
     if not point["isl"] or not point["osl"]:
         return "its row names no lengths"
-    return None
+    return speculative(point)
 
 
 def impossible(point: Mapping[str, Any], model: ModelSpec, layout: Layout) -> str | None:
@@ -328,12 +329,18 @@ def scenario_for(
     if layout.moe_ep > 1 and model.is_moe:
         parallel["ep"] = layout.moe_ep
     weights = _weights(point, model, notes)
-    pool = {
+    server = server_of(point) if assumptions.fitting_batches else Server()
+    kv = _kv(point, model, notes) if server.kv is None else {"kv": server.kv}
+    pool: dict[str, Any] = {
         "accelerator": accelerator.name,
         "parallel": parallel,
-        "engine": {"name": engine, **_limits(point, assumptions)},
-        "dtypes": {**({} if weights is None else {"weights": weights}), **_kv(point, model, notes)},
+        "engine": {"name": engine, **_limits(point, assumptions), **server.limits},
+        "dtypes": {**({} if weights is None else {"weights": weights}), **kv},
     }
+    if server.batching:
+        pool["batching"] = {"name": load_engine(engine).policy, "params": dict(server.batching)}
+    if server.note:
+        notes.append(server.note)
     if layout.attention_dp > 1 and point["backend"] == "trtllm" and assumptions.fitting_batches:
         parallel["prefill_balance"] = dict(_INFERENCEMAX_BALANCE)
         notes.append("prompts begin when all ranks have one, or after 60 steps, as InferenceMAX's servers were started")
@@ -369,8 +376,7 @@ def _limits(point: Mapping[str, Any], assumptions: Assumptions) -> dict[str, int
     """Return the limits that a server was started with, where they are not its defaults."""
     if point["backend"] != "trtllm" or not assumptions.fitting_batches:
         return {}
-    fits = ((concurrency(point) or 1) + int(point["isl"]) + 64 + 63) // 64 * 64
-    return {"max_num_batched_tokens": max(fits, 8192)}
+    return {"max_num_batched_tokens": most_tokens(point, concurrency(point) or 1)}
 
 
 def _weights(point: Mapping[str, Any], model: ModelSpec, notes: list[str]) -> str | None:

@@ -1,9 +1,9 @@
 """Disaggregated serving points: prefill and decode on servers (*workers*) of their own, as the rows' columns give them.
 
-A row has a layout and a number of workers for each phase. Where it names no numbers, one worker of each is taken, which
-is an assumption that may be far off, so such points make groups of their own (`backend_of`). What joins the workers is
-not recorded either: each begins with a new node, one interface a GPU, rail-optimised (the scenario's defaults); how KV
-is handed over is as the engine's default has it.
+A row has a layout and a number of workers for each phase. Where it names no numbers it can't be judged, but for one
+request at a time, which meets one worker of each phase however many there are. What joins the workers is not recorded
+either: each begins with a new node, one interface a GPU, rail-optimised (the scenario's defaults); how KV is handed
+over is as the engine's default has it.
 """
 
 from __future__ import annotations
@@ -55,22 +55,21 @@ def workers_of(point: Mapping[str, Any], phase: str, number: Callable[[Any, str]
     return Workers(None if count is None else int(count), found)
 
 
-def left_out_disagg(point: Mapping[str, Any]) -> str | None:
+def left_out_disagg(point: Mapping[str, Any], clients: int | None) -> str | None:
     """Return why a disaggregated point is not simulated; None: it can be."""
     if point["system"] not in SYSTEMS:
         return f"disaggregated: simulated on {' and '.join(SYSTEMS)} only, whose workers fit a server each"
     for phase in PHASES:
         if not point.get(f"{phase}_tp_size"):
             return f"disaggregated: its row names no layout of its {phase} workers"
+    if clients != 1 and not all(point.get(f"{phase}_num_workers") for phase in PHASES):
+        return "disaggregated: its row names no numbers of workers, so how many share the requests is not known"
     return None
 
 
 def backend_of(point: Mapping[str, Any]) -> str:
-    """Return the backend as groups name it: disaggregated points apart, and those with assumed workers too."""
-    if not is_disaggregated(point):
-        return str(point["backend"])
-    known = all(point.get(f"{phase}_num_workers") for phase in PHASES)
-    return f"{point['backend']} disagg" + ("" if known else " (1 + 1 workers assumed)")
+    """Return the backend as groups name it: disaggregated points apart."""
+    return f"{point['backend']} disagg" if is_disaggregated(point) else str(point["backend"])
 
 
 def disaggregated(
@@ -85,6 +84,6 @@ def disaggregated(
     """
     made = [{**pools[phase], "name": phase, "role": phase, "replicas": workers[phase].number or 1} for phase in PHASES]
     if any(workers[phase].number is None for phase in PHASES):
-        notes.append("numbers of workers are not recorded: one of each phase (an assumption)")
+        notes.append("numbers of workers are not recorded: one of each phase, as one request at a time meets")
     notes.append("workers on nodes of their own, an interface a GPU, rail-optimised (assumed)")
     return {"cluster": {"pools": made}, "network": {"placement": "separate"}, "disaggregation": {}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from os import PathLike, cpu_count
 from pathlib import Path
 
@@ -31,6 +32,7 @@ def validate(
     data: str | PathLike[str] | None = None,
     *,
     only: str | None = None,
+    match: str | None = None,
     measured: str | PathLike[str] | None = None,
     scenario: str | PathLike[str] | None = None,
     kernel_tables: str | PathLike[str] | None = None,
@@ -48,6 +50,8 @@ def validate(
         Folder laid out like ``../shared/data``; left out: that one, unless ``measured`` is given.
     only
         One dataset: ``vllm_runs``, ``silicon`` or ``kernels``.
+    match
+        Pattern of the cases' names, ``*`` standing for anything: ``h200_sxm/*/DeepSeek-*``; None: all.
     measured
         Result of ``vllm bench serve --save-result``, compared with ``scenario``.
     scenario
@@ -78,6 +82,10 @@ def validate(
     """
     folder = None if out is None else _check_out(Path(out))
     cases = find_cases(data, only, measured, scenario, kernel_tables, assumptions)
+    if match is not None:
+        cases = [case for case in cases if fnmatchcase(case.name, match)]
+        if not cases:
+            raise InputError(f"no case's name matches {match!r}; names are as in the table's column 'case'")
     ended = 0
 
     def done(case: Case) -> None:

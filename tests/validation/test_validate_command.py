@@ -52,6 +52,15 @@ def test_the_command_writes_both_files_and_ends_with_0_whatever_the_errors(
     assert "disaggregated" in said
 
 
+def test_cases_by_name(tmp_path: Path) -> None:
+    write_points(tmp_path, {"mode": "disagg"}, {"mode": "disagg", "system": "b200_sxm"})
+    assert len(validate(tmp_path, only="silicon", workers=1)) == 2
+    (row,) = validate(tmp_path, only="silicon", match="b200_sxm/*/*", workers=1).itertuples()
+    assert row.case.startswith("b200_sxm/")
+    with pytest.raises(InputError, match=r"no case's name matches 'h300\*'"):
+        validate(tmp_path, only="silicon", match="h300*")
+
+
 def test_the_default_data_is_beside_the_working_directory(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from simulator import InputError
 from simulator.validation import kernel_tables, silicon, validate
+from simulator.validation.inferencemax import MTP, Server, most_tokens, server_of
 from simulator.validation.judging import serving_verdicts
 from simulator.validation.rows import compared, to_frame
 from simulator.validation.silicon import INFERENCEMAX, Assumptions
@@ -21,6 +22,9 @@ pytestmark = pytest.mark.usefixtures("no_package")
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 ONCE = Assumptions(requests_per_client=1)
+
+NUMBERED = 17
+"""Disaggregated points on H100 and H200 whose rows name their numbers of workers, or that have one request."""
 
 
 @pytest.fixture
@@ -151,6 +155,66 @@ def test_attention_data_parallelism_of_a_point() -> None:
     assert "prefill_balance" not in plain["cluster"]["pools"][0]["parallel"]
 
 
+SERVED = {
+    **POINT,
+    "model_path": "deepseek-ai/DeepSeek-R1",
+    "system": "h200_sxm",
+    "isl": 1024.0,
+    "osl": 1024.0,
+    "id": "none",
+    "tp_size": 8.0,
+    "moe_tp_size": 8.0,
+    "gemm_quant_mode": "fp8",
+    "silicon_data_source": "silicon_concurrency=16; measured=2026-01-28T06:18:44Z",
+}
+
+
+def test_servers_that_public_scripts_started() -> None:
+    """What they set is set for their points, unless servers are to have their defaults."""
+
+    def pool(assumptions: Assumptions = INFERENCEMAX, **changes: Any) -> dict[str, Any]:
+        point = {**SERVED, **changes}
+        model, accelerator = silicon.model_for(point["model_path"]), silicon.accelerator_for(point["system"])
+        made = silicon.scenario_for(point, model, accelerator, silicon._layout(point), assumptions)[0]
+        found: dict[str, Any] = made["cluster"]["pools"][0]
+        return found
+
+    ours = pool(backend="trtllm")
+    assert ours["dtypes"] == {"weights": "fp8", "kv": "fp8"}
+    assert ours["engine"] == {
+        "name": "trtllm@1.0",
+        "max_num_batched_tokens": 8192,
+        "gpu_memory_utilization": 0.75,
+        "prefix_caching": False,
+    }
+    assert pool(ONCE, backend="trtllm")["dtypes"] == {"weights": "fp8"}
+    ours = pool(backend="sglang")
+    assert ours["batching"] == {"name": "sglang", "params": {"max_prefill_tokens": 32768}}
+    assert (ours["engine"]["max_num_batched_tokens"], ours["engine"]["max_num_seqs"]) == (32768, 512)
+    assert pool(backend="sglang", osl=8192.0)["engine"]["max_num_seqs"] == 256
+    assert "batching" not in pool(ONCE, backend="sglang")
+    for changes in ({"system": "b200_sxm"}, {"model_path": "Qwen/Qwen3-235B-A22B-FP8"}, {"isl": 2000.0}):
+        assert server_of({**SERVED, **changes}) == Server()
+
+
+def test_the_most_tokens_of_a_step_had_no_floor_at_first() -> None:
+    """16 clients, 1024 tokens and 64, up to a multiple of 64."""
+    assert most_tokens(SERVED, 16) == 8192
+    early = {**SERVED, "silicon_data_source": "silicon_concurrency=16; measured=2025-11-02T00:00:00.000Z"}
+    assert most_tokens(early, 16) == 1152
+    assert most_tokens({**early, "isl": 8192.0}, 64) == 8320
+    assert most_tokens({**early, "system": "b200_sxm"}, 16) == 8192  # not known of others
+
+
+def test_points_with_multi_token_prediction_are_left_out() -> None:
+    point = {**SERVED, "backend": "trtllm", "backend_version": "1.1.0rc2.post2"}
+    assert silicon.left_out(point) is None
+    run = {**point, "silicon_data_source": "silicon_concurrency=16; measured=2026-01-14T22:26:21Z"}
+    assert silicon.left_out(run) == MTP
+    for changes in ({"backend": "sglang"}, {"system": "b200_sxm"}):
+        assert silicon.left_out({**run, **changes}) is None
+
+
 DISAGG = {
     "mode": "disagg",
     "system": "h200_sxm",
@@ -171,9 +235,13 @@ def test_a_disaggregated_point_by_hand(tmp_path: Path) -> None:
     assert "workers on nodes of their own" in frame.loc["ttft_mean", "costs"]
 
 
-def test_workers_that_are_not_recorded_are_one_each_in_a_group_of_their_own() -> None:
+def test_workers_that_are_not_recorded_can_only_serve_one_request_at_a_time() -> None:
+    """Two requests in flight may meet on a worker or not; one meets one worker of each phase, however many."""
     point = {**POINT, **DISAGG, "prefill_num_workers": None, "decode_num_workers": None, "gemm_quant_mode": None}
-    assert "disagg (1 + 1 workers assumed)/" in silicon.case_name(point)
+    assert "no numbers of workers" in str(silicon.left_out({**point, "decode_num_workers": 3}))
+    point["silicon_data_source"] = "silicon_concurrency=1"
+    assert silicon.left_out(point) is None
+    assert "disagg/" in silicon.case_name(point)
     workers = {phase: workers_of(point, phase, silicon._field) for phase in PHASES}
     model, accelerator = silicon.model_for(point["model_path"]), silicon.accelerator_for("h200_sxm")
     scenario, notes = silicon.disaggregated_scenario(point, model, accelerator, workers, ONCE)
@@ -268,9 +336,11 @@ def test_every_shared_point_is_read_and_its_layout_checked() -> None:
     points = silicon.read_points(SHARED / silicon.FILE)
     assert len(points) == 1510
     able = [point for point in points if silicon.left_out(point) is None]
-    assert sum(point["mode"] == "disagg" for point in able) == 112  # on H100 and H200
+    assert sum(point["mode"] == "disagg" for point in able) == NUMBERED  # on H100 and H200
     able = [point for point in able if point["mode"] == "agg"]
-    assert len(able) == 916
+    predicted = [point for point in points if silicon.left_out(point) == MTP]
+    assert (len(able), len(predicted)) == (908, 8)
+    assert {point["backend_version"] for point in predicted} == {"1.1.0rc2.post2"}
     names = {silicon.case_name(point) for point in points}
     assert len(names) == len(points)  # a row of the table can be told from every other
     contradicted = [

@@ -23,6 +23,7 @@ from simulator.cost.operator_cost import OperatorCost
 from simulator.cost.roofline import roofline_cost
 from simulator.models import load_model
 from simulator.parallel import ParallelPlan
+from simulator.sharding import rank_vocab, stage_weight_bytes
 from tests.cost.support import advanced, batch
 
 H200 = load_accelerator("h200")
@@ -171,6 +172,51 @@ def test_layouts_over_nodes_are_bounded(gpus: int) -> None:
             held = 58 * 256 / gpus * 3 * V3.hidden_size * 2048
             assert wide.experts > held / H200.memory_bandwidth * 1e9
     assert rank.shapes.plan.gpus == gpus
+
+
+@pytest.mark.parametrize("gpus", [8, 16, 32])
+@pytest.mark.parametrize("fitted", [False, True])
+def test_steps_over_nodes_lie_between_their_bounds(gpus: int, fitted: bool) -> None:
+    """Not below reading weights and KV once, not above the parts of all ranks one after the other."""
+    cost, rank = joint(gpus, node="hgx-h200" if gpus > 8 else None, fitted=fitted)
+    shape = batch(64, 4000)
+    times = cost.together([shape] * gpus, 1)
+    (step,) = times.steps
+    # 64 x 8 visits a rank and 256 / gpus experts: none is left out but a share of (1 - 8 / 256)^(64 gpus), below 1 %.
+    experts = 58 * 256 / gpus * 3 * 7168 * 2048
+    held = stage_weight_bytes(V3, ParallelPlan(ep=gpus, dp=gpus))[0]
+    read = held - rank_vocab(V3, 1) * 7168 * 2  # all weights but the rows of the embedding
+    assert experts < read
+    kv = 64 * 4000 * 61 * 576 * 2
+    assert step > (0.98 * read + kv) / H200.memory_bandwidth * 1e9
+    apart = sum(rank.breakdown(shape).values()) * 1e9
+    assert step <= gpus * apart + times.exchange + times.experts + 1
+    assert step == pytest.approx(apart + times.exchange + times.experts, rel=1e-6)  # ranks alike wait for nobody
+
+
+@pytest.mark.parametrize("gpus", [16, 32])
+def test_more_load_never_takes_less_time_over_nodes(gpus: int) -> None:
+    cost, _ = joint(gpus, node="hgx-h200", fitted=True)
+
+    def step(decodes: int, kv: int, ranks: int = gpus) -> int:
+        return int(cost.together([batch(decodes, kv)] * ranks, 1).steps[0])
+
+    assert step(1, 100) <= step(4, 100) <= step(16, 100) <= step(64, 100) <= step(256, 100)
+    assert step(16, 100) <= step(16, 1000) <= step(16, 10000)
+    assert step(16, 1000, 1) <= step(16, 1000, gpus // 2) <= step(16, 1000, gpus)
+
+
+def test_more_ranks_serve_the_same_requests_no_slower_in_their_own_part() -> None:
+    """512 decodes over 8, 16 and 32 ranks: own parts and experts take less, the exchange is what is added."""
+    found = []
+    for gpus in (8, 16, 32):
+        cost, _ = joint(gpus, node="hgx-h200", fitted=True)
+        times = cost.together([batch(512 // gpus, 4000)] * gpus, 1)
+        found.append((int(times.own.max()), times.experts, times.exchange))
+    own, experts, exchange = zip(*found, strict=True)
+    assert own[0] > own[1] > own[2]
+    assert experts[0] > experts[1] > experts[2]
+    assert exchange[0] < exchange[1]
 
 
 def test_a_hot_rank_takes_as_long_as_so_many_more_tokens() -> None:

@@ -314,10 +314,6 @@ class FaultsFeature:
             if unit.outage is not None and unit.outage.ready_ns < 0:
                 continue  # it was just starting: the outage goes on
             unit.lost = tuple(index for index in unit.ranks if control.is_alive(index))
-            if not unit.lost:  # it was not up anyway
-                for index in unit.ranks:
-                    control.lose(index, self.name)
-                continue
             was_closed = unit.opening is not None
             if unit.opening is not None:
                 control.cancel(unit.opening)
@@ -325,7 +321,8 @@ class FaultsFeature:
             if unit.outage is not None:
                 unit.outage.serving_ns = now  # ready and not found yet: one outage after the other
             unit.outage = outage = Outage(unit.number, now)
-            self._outages.append(outage)
+            if unit.lost:  # else it was not up anyway; it may be meant to be meanwhile
+                self._outages.append(outage)
             unit.in_vain_before = self._sent_in_vain(unit)
             for index in unit.ranks:
                 for sequence in control.lose(index, self.name):
@@ -357,7 +354,7 @@ class FaultsFeature:
         found: list[Request] = []
         for unit in units:
             assert unit.outage is not None
-            for index in unit.lost:
+            for index in unit.ranks:
                 control.abandon(index)
                 found += control.recover(index)
             unit.outage.requests_in_vain = self._sent_in_vain(unit) - unit.in_vain_before
@@ -405,11 +402,10 @@ class FaultsFeature:
         restart = self._part.restart
         if factor is None:
             factor, slow_ns = restart.slow_factor, to_ns(restart.slow_s)
-        if unit.outage is None:
-            for index in unit.ranks:
-                self._control.restore(index, self.name)
-            return
         turn = unit.turn
+        if not unit.lost:
+            self._ready(unit, turn, 1.0, None)
+            return
         init = partial(self._initialise, unit, turn, factor, slow_ns)
         if restart.weights == "none":
             init()
@@ -490,7 +486,7 @@ class FaultsFeature:
             "availability_by_replica": shares,
             "mean_detection_s": to_s(sum(noticed)) / len(noticed) if noticed else None,
             "requests_lost": sum(event.requests_lost for event in self._events),
-            "requests_sent_in_vain": sum(outage.requests_in_vain for outage in self._outages),
+            "requests_sent_in_vain": sum(self._control.sent_in_vain),
             "lost_requests": {way: self._treated[way] for way in ("retried", "recomputed", "failed")},
             "kv_tokens_lost": sum(event.kv_tokens_lost for event in self._events),
             "output_tokens_lost": sum(event.output_tokens_lost for event in self._events),

@@ -219,3 +219,29 @@ def test_a_restart_loads_weights_over_the_links() -> None:
     (event,) = cluster.control.describe()["faults"]["events"]
     assert (event["component"], event["replicas"]) == ("node0", [0])
     assert fingerprint(cluster)
+
+
+def test_a_replica_that_broke_before_it_was_started() -> None:
+    # Replica 1 breaks at 10 ms, before the scaler starts it, and is whole at 600 ms. It seems to serve soon after 100 ms;
+    # what is sent there is begun anew at 450 ms, when the probes of 200 and 400 ms have found out.
+    script = [{"at_s": 0.01, "what": "replica", "which": 1, "for_s": 0.59}]
+    health = {"interval_s": 0.2, "timeout_s": 0.05, "failures": 2}
+    restart = {"weights": "none", "init_s": 0.0}
+    (broken,) = features(faults={"script": script, "health": health, "restart": restart})
+    scaled = ScaledPool("default", range(2), 1, 1, planned(lambda view: 2, 0.1), WEIGHTS)
+    scaling = ScalingFeature([scaled], StartUp(init_s=0.02), requeues=True)
+    requests = [Request(i * 10 * MS, 20, 2) for i in range(80)]
+    links = partial(network, replicas=2, gbit_per_s=80.0)
+    cluster = build(requests, replicas=2, features=[scaling, broken], make_network=links)
+    cluster.run()
+    cluster.stop()
+    check_invariants(cluster, drained=True)
+    columns = cluster.recorder.columns
+    assert (columns["outcome"] == Outcome.FINISHED).all()
+    assert (columns["replica"] == 1).any()
+    assert cluster.control is not None
+    section = cluster.control.describe()["faults"]
+    assert (
+        section["lost_requests"]["retried"] == section["requests_sent_in_vain"] == (columns["attempts"] > 1).sum() > 5
+    )
+    assert section["outages"] == 0

@@ -222,7 +222,7 @@ def test_a_restart_loads_weights_over_the_links() -> None:
 
 
 def test_a_replica_that_broke_before_it_was_started() -> None:
-    # Replica 1 breaks at 10 ms, before the scaler starts it, and is whole at 600 ms. It seems to serve soon after 100 ms;
+    # Replica 1 breaks at 10 ms, before the scaler starts it, and is whole at 600 ms. It seems to serve from 0.1 s;
     # what is sent there is begun anew at 450 ms, when the probes of 200 and 400 ms have found out.
     script = [{"at_s": 0.01, "what": "replica", "which": 1, "for_s": 0.59}]
     health = {"interval_s": 0.2, "timeout_s": 0.05, "failures": 2}

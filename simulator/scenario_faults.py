@@ -8,15 +8,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from simulator.scenario_base import Count, Duration, Factor, Part, Seconds
+from simulator.scenario_start import EngineStart
 
 What = Literal["replica", "gpu", "node", "link", "nic", "straggler", "slow-start"]
 
 PROBE_INTERVAL_S, PROBE_TIMEOUT_S, PROBE_FAILURES, PROBE_SUCCESSES = 10.0, 1.0, 3, 1
 """Kubernetes' defaults of probes: ``periodSeconds``, ``timeoutSeconds``, ``failureThreshold``, ``successThreshold``."""
-
-INIT_S = 30.0
-"""Starting an engine without loading weights (process, CUDA context, profiling, CUDA graphs), seconds: an assumption of
-the order that engines log."""
 
 MAX_RETRIES = 2
 """Three attempts in all: the per-request retry budget of Site Reliability Engineering (2016), chapter 21."""
@@ -153,14 +150,9 @@ class HealthCheck(Part):
         return {"kind": value} if isinstance(value, str) else value
 
 
-class Restart(Part):
+class Restart(EngineStart):
     """What a replica does between its repair and serving again."""
 
-    weights: Literal["storage", "host", "none"] = "storage"
-    """Where weights are loaded from, over the cluster's links: the shared storage, the nodes' host memory; ``none``: in
-    no time."""
-    init_s: Seconds = INIT_S
-    """Time to start the engine besides, seconds."""
     slow_factor: Annotated[float, Field(ge=1, le=1e3, allow_inf_nan=False)] = 1.0
     """By how much its steps take longer at first."""
     slow_s: Seconds = 0.0

@@ -158,6 +158,8 @@ class Control:
         Called with the time when replicas have begun or stopped to take requests.
     sent_in_vain
         Requests sent to each replica while it was dead.
+    without_host_weights
+        Replicas on whose nodes no engine has read the weights yet, or whose nodes have failed since.
     transits
         Requests between two replicas, by row.
     live
@@ -176,6 +178,7 @@ class Control:
         self._homeless: dict[int, Sequence] = {}
         self._stranded: dict[int, Sequence] = {}
         self.sent_in_vain = [0] * number
+        self.without_host_weights: set[int] = set()
         self._ticks = 0
         self._idle_events = 0
         self.scopes: list[Scope] = []

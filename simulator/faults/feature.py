@@ -27,6 +27,7 @@ from simulator.faults.components import Component, Components
 from simulator.faults.times import noticed_down_ns, noticed_up_ns, time_to_failure_ns, time_to_repair_ns
 from simulator.rng import FAULTS, stream
 from simulator.scenario_faults import Faults, RandomKind, ScriptedFault
+from simulator.starting import EngineStarts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -155,6 +156,7 @@ class FaultsFeature:
         self._control = control
         self._components = components = Components(control)
         self._units = [_Unit(number, ranks) for number, ranks in enumerate(components.units)]
+        self._starts = EngineStarts(control, self._part.restart, self._weight_bytes)
         control.on_end.append(self._ended)
         if self._part.restart.weights != "none" and self._may_die():
             _ = control.network  # so that what is missing is said now
@@ -311,6 +313,8 @@ class FaultsFeature:
             if len(unit.causes) > 1:
                 continue
             unit.turn += 1
+            if event.what == "node":  # its memory is empty then
+                control.without_host_weights.update(unit.ranks)
             if unit.outage is not None and unit.outage.ready_ns < 0:
                 continue  # it was just starting: the outage goes on
             unit.lost = tuple(index for index in unit.ranks if control.is_alive(index))
@@ -398,32 +402,14 @@ class FaultsFeature:
                 self._start(self._units[number], factor, slow_ns)
 
     def _start(self, unit: _Unit, factor: float | None = None, slow_ns: int | None = None) -> None:
-        """Load weights, all ranks side by side, then start the engine."""
+        """Start the engine again, all ranks side by side."""
         restart = self._part.restart
         if factor is None:
             factor, slow_ns = restart.slow_factor, to_ns(restart.slow_s)
-        turn = unit.turn
         if not unit.lost:
-            self._ready(unit, turn, 1.0, None)
+            self._ready(unit, unit.turn, 1.0, None)
             return
-        init = partial(self._initialise, unit, turn, factor, slow_ns)
-        if restart.weights == "none":
-            init()
-            return
-        network, left = self._control.network, set(unit.lost)
-
-        def loaded(index: int, _: int) -> None:
-            left.discard(index)
-            if not left:
-                init()
-
-        load = network.storage_to_gpu if restart.weights == "storage" else network.host_to_gpu
-        for index in unit.lost:
-            load(index, self._weight_bytes[index], partial(loaded, index), label="weights")
-
-    def _initialise(self, unit: _Unit, turn: int, factor: float, slow_ns: int | None) -> None:
-        init_ns = to_ns(self._part.restart.init_s)
-        self._control.at(init_ns, partial(self._ready, unit, turn, factor, slow_ns))
+        self._starts.start(unit.lost, partial(self._ready, unit, unit.turn, factor, slow_ns))
 
     def _ready(self, unit: _Unit, turn: int, factor: float, slow_ns: int | None) -> None:
         """Let a replica be up, unless it has died again."""
@@ -432,6 +418,7 @@ class FaultsFeature:
         control, now, outage = self._control, self._control.now_ns, unit.outage
         assert outage is not None
         outage.ready_ns = now
+        control.without_host_weights.difference_update(unit.lost)
         for index in unit.ranks:
             control.restore(index, self.name)
         if unit.noticing is not None:

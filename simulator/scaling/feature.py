@@ -28,6 +28,7 @@ from simulator.engine.recorder import Outcome
 from simulator.engine.sequence import Sequence as Request
 from simulator.metrics import describe
 from simulator.scenario_scaling import StartUp
+from simulator.starting import EngineStarts
 
 
 class State(Enum):
@@ -178,17 +179,20 @@ class ScalingFeature:
         self._state: dict[int, State] = {}
         self._since: dict[int, int] = {}  # when its state began, ns
         self._turn: dict[int, int] = dict.fromkeys(self._pool_of, 0)
-        self._in_host_memory: set[int] = set()
         self._requeued = 0
 
     def attach(self, control: Control) -> None:
         """Close the replicas that pools don't begin with, and begin to decide."""
         self.control = control
+        sizes = [0] * len(control.cluster.replicas)
+        for index, pool in self._pool_of.items():
+            sizes[index] = pool.weight_bytes
+        self._starts = EngineStarts(control, self._start_up, sizes)
         for pool in self.pools:
             for place, index in enumerate(pool.replicas):
                 self._state[index] = State.SERVING if place < pool.initial else State.DOWN
                 self._since[index] = control.now_ns
-            self._in_host_memory.update(self.members(pool, State.SERVING))
+            control.without_host_weights.update(self.members(pool, State.DOWN))
             for index in self.members(pool, State.DOWN):
                 control.close(index)
                 control.lose(index)
@@ -255,20 +259,12 @@ class ScalingFeature:
         self.control.at(to_ns(self._start_up.provisioning_s), partial(self._load, pool, index, self.control.now_ns))
 
     def _load(self, pool: ScaledPool, index: int, asked_ns: int) -> None:
-        """Read the weights."""
-        network, source = self.control.network, self._start_up.weights
-        from_host = source == "host" or (source == "auto" and index in self._in_host_memory)
-        read = network.host_to_gpu if from_host else network.storage_to_gpu
-        began = self.control.now_ns
-        read(index, pool.weight_bytes, lambda now: self._loaded(pool, index, asked_ns, now - began), label="weights")
-
-    def _loaded(self, pool: ScaledPool, index: int, asked_ns: int, took_ns: int) -> None:
-        pool.load_ns.append(took_ns)
-        self._in_host_memory.add(index)
-        self.control.at(to_ns(self._start_up.init_s), partial(self._ready, pool, index, asked_ns))
+        """Read the weights, and start the engine."""
+        self._starts.start((index,), partial(self._ready, pool, index, asked_ns), pool.load_ns.append)
 
     def _ready(self, pool: ScaledPool, index: int, asked_ns: int) -> None:
         pool.start_ns.append(self.control.now_ns - asked_ns)
+        self.control.without_host_weights.discard(index)
         self.control.restore(index)
         self._enter(index, State.SERVING)
         self.control.open(index)

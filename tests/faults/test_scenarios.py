@@ -40,7 +40,7 @@ EVERYTHING = {
         ],
         "random": {"nic": {"mttr_s": 1.0}},
         "health": {"interval_s": 0.5, "timeout_s": 0.1, "failures": 1},
-        "restart": {"init_s": 1.0},
+        "restart": {"weights": "storage", "init_s": 1.0},
     },
 }
 

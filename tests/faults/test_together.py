@@ -245,3 +245,17 @@ def test_a_replica_that_broke_before_it_was_started() -> None:
         section["lost_requests"]["retried"] == section["requests_sent_in_vain"] == (columns["attempts"] > 1).sum() > 5
     )
     assert section["outages"] == 0
+
+
+@pytest.mark.parametrize(("what", "ms"), [("replica", 50 / 25), ("node", 50 + 1)])
+def test_weights_are_in_host_memory_unless_the_server_failed(what: str, ms: float) -> None:
+    """An A100's PCIe takes 25 GB/s of host memory; the storage gives 1 GB/s here, 1 ms late."""
+    script = [{"at_s": at, "what": what, "which": 0, "for_s": 0.01} for at in (0.005, 0.3)]
+    own = features(faults={"script": script, "health": "immediate", "restart": {"init_s": 0.02}})
+    own[0]._weight_bytes = (WEIGHTS,) * 3  # type: ignore[attr-defined]
+    requests = [Request(0, 20, 1), Request(310 * MS, 20, 1)]
+    cluster = build(requests, features=own, make_network=partial(network, replicas=1, gbit_per_s=8.0))
+    cluster.run()
+    cluster.stop()
+    first = cluster.recorder.columns["first_token_ns"]
+    assert first.tolist() == pytest.approx([(begin + ms + 20 + 10) * MS for begin in (15, 310)], abs=50_000)

@@ -46,10 +46,15 @@ def param(
     gt: float | None = None,
     le: float | None = None,
     choices: Sequence[str] | None = None,
+    objective: str = "",
 ) -> Any:
     """Declare one parameter of a policy: its default, what it means, its unit and its bounds.
 
     The declaration is what ``simulate policies`` prints and what :class:`Policy` checks at construction.
+
+    ``objective`` names one of the scenario's ``objectives`` (``"ttft_s"``), which is the default in a run; ``default``
+    is None then, and the value may be. A policy with such parameters has one of them at least in a run. Admission and
+    scaling only.
     """
     meta = {
         "doc": doc,
@@ -58,6 +63,7 @@ def param(
         "gt": gt,
         "le": le,
         "choices": tuple(choices) if choices else None,
+        "objective": objective,
     }
     return field(default=default, kw_only=True, metadata=meta)
 
@@ -103,6 +109,10 @@ def _checked(policy: str, f: Field[Any], value: Any) -> Any:
     default = f.default
     where = f"parameter {f.name!r} of policy {policy!r}"
     unit = f" {meta['unit']}" if meta.get("unit") else ""
+    if meta.get("objective"):
+        if value is None:
+            return None
+        default = 0.0
     if isinstance(default, bool):
         if not isinstance(value, bool):
             raise PolicyError(f"{where} must be true or false, got {value!r}")

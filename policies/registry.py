@@ -62,6 +62,7 @@ class ParameterInfo:
     gt: float | None
     le: float | None
     choices: tuple[str, ...] | None
+    objective: str = ""
 
     @property
     def bounds(self) -> str:
@@ -346,9 +347,10 @@ def _misfit(cls: object) -> str:
 def _parameter(f: Any) -> ParameterInfo:
     meta = f.metadata
     default = None if f.default is MISSING else f.default
+    objective = meta.get("objective", "")
     return ParameterInfo(
         name=f.name,
-        type=type(default).__name__,
+        type="float" if objective else type(default).__name__,
         default=default,
         doc=meta.get("doc", ""),
         unit=meta.get("unit", ""),
@@ -356,6 +358,7 @@ def _parameter(f: Any) -> ParameterInfo:
         gt=meta.get("gt"),
         le=meta.get("le"),
         choices=meta.get("choices"),
+        objective=objective,
     )
 
 

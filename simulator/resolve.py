@@ -108,11 +108,17 @@ def resolve(scenario: Scenario) -> Resolved:
     data = scenario.to_mapping(everything=True)
     data["cluster"]["pools"] = [each.pool.model_dump(mode="json", by_alias=True, exclude_none=True) for each in pools]
     data["router"] = _full_policy("routing", data["router"])
-    for key, kind in (("rescheduler", "rescheduling"), ("scaler", "scaling")):
-        if data["cluster"].get(key) is not None:
-            data["cluster"][key] = _full_policy(kind, data["cluster"][key])
+    notes: list[str] = []
+    if scenario.cluster.rescheduler is not None:
+        data["cluster"]["rescheduler"] = _full_policy("rescheduling", data["cluster"]["rescheduler"])
+    if scenario.cluster.scaler is not None:
+        data["cluster"]["scaler"] = _with_objectives(
+            _full_policy("scaling", data["cluster"]["scaler"]), "scaling", "cluster.scaler", scenario, notes
+        )
     if scenario.admission is not None:
-        data["admission"] = _full_policy("admission", data["admission"])
+        data["admission"] = _with_objectives(
+            _full_policy("admission", data["admission"]), "admission", "admission", scenario, notes
+        )
     disaggregated = scenario.disaggregation is not None or any(each.pool.role != "mixed" for each in pools)
     if disaggregated:
         from simulator.disaggregation.deciding import decide, notes_on
@@ -121,17 +127,18 @@ def resolve(scenario: Scenario) -> Resolved:
         assert disaggregation is not None
         data["disaggregation"] = disaggregation.model_dump(mode="json", by_alias=True, exclude_none=True)
         data["disaggregation"]["decode_router"] = _full_policy("routing", data["disaggregation"]["decode_router"])
-    predictor_notes: tuple[str, ...] = ()
     if scenario.predictor.kind == "auto":
         data["predictor"], predictor_notes = _predictor(data)
+        notes += predictor_notes
     if is_model_file(scenario.model):
         data["model"] = _absolute(scenario.model)
     trace = scenario.workload.trace
     if trace is not None and not trace.startswith("bundled:"):
         data["workload"]["trace"] = _absolute(trace)
     resolved = Scenario.from_mapping(data)
-    notes = notes_on(resolved.disaggregation, pools, resolved.predictor.kind) if disaggregated else ()
-    return Resolved(resolved, model, pools, (*predictor_notes, *notes))
+    if disaggregated:
+        notes += notes_on(resolved.disaggregation, pools, resolved.predictor.kind)
+    return Resolved(resolved, model, pools, tuple(notes))
 
 
 def policy_maker(kind: str, name: str, params: Mapping[str, Any]) -> Callable[[], Policy]:
@@ -495,6 +502,35 @@ def _full_policy(kind: str, ref: Mapping[str, Any]) -> dict[str, Any]:
         path, colon, cls = name.rpartition(":")
         name = f"{_absolute(path)}{colon}{cls}"
     return {"name": name, "params": {f.name: getattr(policy, f.name) for f in fields(policy)}}
+
+
+def _with_objectives(ref: dict[str, Any], kind: str, key: str, scenario: Scenario, notes: list[str]) -> dict[str, Any]:
+    """Return a policy, all parameters written out, with the scenario's objectives where its own are left out.
+
+    Raises
+    ------
+    InputError
+        If it has parameters for objectives, and there is none for any of them.
+    """
+    params, taken = dict(ref["params"]), []
+    parameters = fields(registry.resolve(kind, ref["name"]))
+    wanted: dict[str, str] = {f.name: said for f in parameters if (said := f.metadata.get("objective"))}
+    for name, objective in wanted.items():
+        value = getattr(scenario.objectives, objective)
+        if params[name] is None and value is not None:
+            params[name] = value
+            taken.append(f"{objective} = {value:g} s")
+    if wanted and all(params[name] is None for name in wanted):
+        own = " or ".join(f"{key}.params.{name}" for name in wanted)
+        general = " or ".join(
+            f"objectives.{objective} (--{objective.removesuffix('_s')})" for objective in wanted.values()
+        )
+        besides = "; those of classes don't count here" if scenario.objectives.classes else ""
+        raise InputError(f"{key}: {ref['name']!r} needs an objective: set {general}, or {own}{besides}")
+    if taken:
+        besides = ", for every class" if scenario.objectives.classes else ""
+        notes.append(f"{key} {ref['name']!r} goes by the scenario's objectives{besides}: {', '.join(taken)}")
+    return {**ref, "params": params}
 
 
 def _absolute(path: str | None) -> str:

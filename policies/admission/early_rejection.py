@@ -18,7 +18,8 @@ class EarlyRejection(AdmissionPolicy):
     a prefill later. So the decoding load at the end of the prefill is predicted: all requests decode for the same time
     ``decode_s``; those that will have done so by then are gone, and those that wait for their prompt now, and stand
     before this one, are there. The request is rejected if more than ``max_decoding`` a replica would decode then, or if
-    its first token is to be expected later than ``ttft_s``.
+    its first token is to be expected later than ``ttft_s``: the scenario's objective for all requests, unless given
+    here.
 
     Different from Mooncake: the load of decoding is a number of requests, which the user chooses so that the time
     between tokens is met, where Mooncake predicts that time from its profiles; the rate of prompts is measured, not
@@ -33,7 +34,7 @@ class EarlyRejection(AdmissionPolicy):
     )
 
     max_decoding: int = param(64, "requests that decode at a time on a replica", unit="requests", ge=1)
-    ttft_s: float = param(30.0, "longest time to the first token", unit="seconds", gt=0)
+    ttft_s: float | None = param(None, "longest time to the first token", unit="seconds", gt=0, objective="ttft_s")
     decode_s: float = param(
         0.0, "time that a request decodes; 0: the mean of those that finished", unit="seconds", ge=0
     )
@@ -48,7 +49,7 @@ class EarlyRejection(AdmissionPolicy):
         """Predict both phases' load; whatever can't be predicted yet is no reason to reject."""
         rate = self._rate.look(cluster.now_s, cluster.started_tokens)
         prefill_s = (cluster.waiting_tokens + request.prompt_tokens) / rate if rate else 0.0
-        if prefill_s > self.ttft_s:
+        if self.ttft_s is not None and prefill_s > self.ttft_s:
             return f"its first token would come later than {self.ttft_s:g} s"
         most = self.max_decoding * cluster.num_replicas
         if not self.predict:

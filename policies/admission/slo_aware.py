@@ -15,7 +15,8 @@ class SloAware(AdmissionPolicy):
 
     Expected: the prompt tokens that wait for their first token, the request's own among them, over the rate at which
     the cluster computes prompts, measured as the most in any window so far. Until a window has passed everybody is let
-    in. That load is uneven between replicas, or prompts are cached, it doesn't see.
+    in. That load is uneven between replicas, or prompts are cached, it doesn't see. The objective is the scenario's for
+    all requests unless it is given here.
     """
 
     name: ClassVar[str] = "slo-aware"
@@ -24,7 +25,7 @@ class SloAware(AdmissionPolicy):
         " queueing time, not by the response time; Little's law for the estimate"
     )
 
-    ttft_s: float = param(2.0, "longest time to the first token", unit="seconds", gt=0)
+    ttft_s: float | None = param(None, "longest time to the first token", unit="seconds", gt=0, objective="ttft_s")
     window_s: float = param(10.0, "time over which the rate of prompts is measured", unit="seconds", gt=0)
     margin: float = param(1.0, "share of the objective that the estimate may reach", gt=0)
 
@@ -35,7 +36,7 @@ class SloAware(AdmissionPolicy):
     def admit(self, request: ArrivalView, cluster: AdmissionView) -> str:
         """Compare the estimate with the objective."""
         rate = self._rate.look(cluster.now_s, cluster.started_tokens)
-        if not rate:
+        if not rate or self.ttft_s is None:
             return ""
         expected_s = (cluster.waiting_tokens + request.prompt_tokens) / rate
         if expected_s <= self.ttft_s * self.margin:

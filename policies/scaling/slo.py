@@ -12,17 +12,26 @@ from policies.protocols import ScalingPolicy, ScalingView, param
 class Slo(ScalingPolicy):
     """One more replica when too few of the last requests met their objectives, one fewer when all but a few do.
 
-    Attainment is the share of the requests that ended within the window and met both objectives; while somebody has
-    waited longer for a first token than the objective allows it counts as missed too. One is ended only after the
-    attainment was above ``high`` for ``patience_s`` and the KV of those left would be used to ``most_used`` at most.
-    While a replica starts none is added: what it does to the attainment isn't known yet.
+    Attainment is the share of the requests that ended within the window and met both objectives (the scenario's for all
+    requests, unless given here); while somebody has waited longer for a first token than the objective allows it counts
+    as missed too. One is ended only after the attainment was above ``high`` for ``patience_s`` and the KV of those left
+    would be used to ``most_used`` at most. While a replica starts none is added: what it does to the attainment isn't
+    known yet.
     """
 
     name: ClassVar[str] = "slo"
     source: ClassVar[str] = "ours: a threshold controller on attainment, with hysteresis"
 
-    ttft_s: float = param(2.0, "longest time to the first token; 0: any", unit="seconds", ge=0)
-    tpot_s: float = param(0.1, "longest mean time of the output tokens after the first; 0: any", unit="seconds", ge=0)
+    ttft_s: float | None = param(
+        None, "longest time to the first token; 0: any", unit="seconds", ge=0, objective="ttft_s"
+    )
+    tpot_s: float | None = param(
+        None,
+        "longest mean time of the output tokens after the first; 0: any",
+        unit="seconds",
+        ge=0,
+        objective="tpot_s",
+    )
     low: float = param(0.9, "attainment below which one is added", ge=0, le=1)
     high: float = param(0.99, "attainment from which one may be ended", ge=0, le=1)
     most_used: float = param(0.6, "share of KV that those left may use then", gt=0, le=1)
@@ -62,5 +71,5 @@ class Slo(ScalingPolicy):
         return current - 1
 
     @staticmethod
-    def _meets(value: float, limit: float) -> bool:
+    def _meets(value: float, limit: float | None) -> bool:
         return not limit or value <= limit

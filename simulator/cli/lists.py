@@ -69,9 +69,8 @@ def _print_policy(info: PolicyInfo) -> None:
     for parameter in info.parameters:
         unit = f" {parameter.unit}" if parameter.unit else ""
         bounds = f"; {parameter.bounds}" if parameter.bounds else ""
-        rows.append(
-            (f"  {parameter.name}", f"{parameter.default}{unit}", f"{parameter.doc} ({parameter.type}{bounds})")
-        )
+        default = f"objectives.{parameter.objective}" if parameter.objective else f"{parameter.default}{unit}"
+        rows.append((f"  {parameter.name}", default, f"{parameter.doc} ({parameter.type}{bounds})"))
     _print_table([("  name", "default", "meaning"), *rows])
 
 

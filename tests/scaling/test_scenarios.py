@@ -93,6 +93,7 @@ def test_with_faults_and_clients_beside_it_stepwise_is_the_same(scaler: str) -> 
         ),
         "faults": {"script": script},
         "clients": {"timeout_s": 20.0},
+        "objectives": {"ttft_s": 2.0, "tpot_s": 0.1},
     }
     varied = generate(
         "gamma",

@@ -19,7 +19,7 @@ from simulator.engine.swap import SwapConfig
 from simulator.engines import load_engine
 from simulator.errors import InputError, did_you_mean
 from simulator.expert_plan import expert_load
-from simulator.features import make_features
+from simulator.features import has_several_models, make_features
 from simulator.models import kv_bytes_per_token, weight_bytes, weight_formats
 from simulator.power.model import PowerModel, power_model, with_watch
 from simulator.resolve import Resolved, ResolvedPool, policy_maker
@@ -166,7 +166,7 @@ def build(resolved: Resolved, trace: Trace, *, stepwise: bool = False, keep_batc
         features=make_features(resolved, configs, trace),
         make_network=_network_maker(resolved),
     )
-    _note_unused(trace, scenario, notes)
+    _note_unused(trace, scenario, notes, by_model=has_several_models(resolved))
     measure = scenario.measure
     until_ns = None if measure.until_s is None else to_ns(measure.until_s)
     stored = scenario.updated({"measure.sample_interval_s": interval_s}).to_mapping(everything=True)
@@ -305,9 +305,9 @@ def _block_size(pool: Pool) -> int:
     return pool.engine.block_size
 
 
-def _note_unused(trace: Trace, scenario: Scenario, notes: list[str]) -> None:
+def _note_unused(trace: Trace, scenario: Scenario, notes: list[str], *, by_model: bool) -> None:
     """Say what the trace has and the run leaves aside."""
-    if trace.model is not None and len(present := np.unique(trace.model.codes)) > 1:
+    if trace.model is not None and not by_model and len(present := np.unique(trace.model.codes)) > 1:
         notes.append(
             f"the trace names {len(present)} models; all requests were served by {scenario.model} "
             "(workload.model chooses some)"
@@ -356,12 +356,12 @@ def _replica_configs(
         kv_tiers=kv_tiers,
         num_stages=each.plan.pp,
         async_scheduling=bool(limits.async_scheduling),
-        window=resolved.model.sliding_window,
+        window=each.model.sliding_window,
         kv_budget=each.kv_budget,
         swap_blocks=swap_blocks,
         kv_block_bytes=block_bytes,
         host_link=link,
-        swap=_swap(each, resolved.model),
+        swap=_swap(each, each.model),
         shared_prefix_attention=limits.shared_prefix_attention is not None,
         energy=power.steps,
     )
@@ -379,7 +379,7 @@ def _power(each: ResolvedPool, resolved: Resolved, cost: CostModel) -> tuple[Cos
     pool = each.pool
     power = power_model(
         each.accelerator,
-        resolved.model,
+        each.model,
         each.plan,
         pool.power,
         gpus_per_node=None if each.node is None else each.node.gpus,
@@ -420,14 +420,14 @@ def _pool_cost(each: ResolvedPool, resolved: Resolved) -> CostModel:
     if each.pool.engine.shared_prefix_attention is not None:
         from simulator.shared_prefix import with_shared_prefixes
 
-        cost = with_shared_prefixes(cost, each, resolved.model)
+        cost = with_shared_prefixes(cost, each, each.model)
     if each.offload is not None:
         return each.offload.cost(cost, each.accelerator.memory_bandwidth)
     if each.kv_budget is None:
         return cost
     from simulator.kv_budget import budget_cost
 
-    return budget_cost(cost, each.kv_budget, resolved.model, each.pool, each.accelerator, each.plan.tp)
+    return budget_cost(cost, each.kv_budget, each.model, each.pool, each.accelerator, each.plan.tp)
 
 
 def _swap(each: ResolvedPool, model: ModelSpec) -> SwapConfig:
@@ -444,7 +444,7 @@ def _swap(each: ResolvedPool, model: ModelSpec) -> SwapConfig:
 
 def _cost(each: ResolvedPool, resolved: Resolved) -> CostModel:
     pool = each.pool
-    load = expert_load(pool.experts, resolved.model, each.plan, each.node, resolved.scenario.seed)
+    load = expert_load(pool.experts, each.model, each.plan, each.node, resolved.scenario.seed)
     if pool.cost.kind == "constant":
         if each.plan.dp > 1:
             raise InputError(
@@ -482,7 +482,7 @@ def _rank_cost(
         from simulator.cost.measured_sources import measured_cost
 
         return measured_cost(
-            resolved.model,
+            each.model,
             each.accelerator,
             pool.cost.profile,
             each.plan,
@@ -502,7 +502,7 @@ def _rank_cost(
 
     make: Callable[..., OperatorCost] = fitted_cost if pool.cost.kind == "fitted" else roofline_cost
     return make(
-        resolved.model,
+        each.model,
         each.accelerator,
         each.plan,
         node=each.node,
@@ -531,8 +531,8 @@ def _pool_data(
                 ranks_per_replica=each.plan.dp,
                 peak_flops=_peak_flops(each, resolved),
                 memory_bandwidth=each.accelerator.memory_bandwidth,
-                weight_bytes=weight_bytes(resolved.model, pool.dtypes.weights) * each.plan.cp,
-                kv_bytes_per_token=kv_bytes_per_token(resolved.model, pool.dtypes.kv or resolved.model.base_dtype),
+                weight_bytes=weight_bytes(each.model, pool.dtypes.weights) * each.plan.cp,
+                kv_bytes_per_token=kv_bytes_per_token(each.model, pool.dtypes.kv or each.model.base_dtype),
                 memory=each.memory,
                 kv_budget=each.kv_budget,
                 kv_budget_name=None if pool.kv_budget is None else pool.kv_budget.name,
@@ -541,6 +541,7 @@ def _pool_data(
                 cost_sources=configs[first].cost.sources,
                 offload=each.offload,
                 power=power,
+                model=each.model,
             )
         )
         first += each.max_replicas * each.plan.dp
@@ -551,7 +552,7 @@ def _peak_flops(each: ResolvedPool, resolved: Resolved) -> float:
     """Return the accelerator's peak in the datatype of the feed-forward's products, the most of all."""
     from simulator.cost.kernels import math_dtype
 
-    model, dtypes, accelerator = resolved.model, each.pool.dtypes, each.accelerator
+    model, dtypes, accelerator = each.model, each.pool.dtypes, each.accelerator
     family = "experts" if model.is_moe else "gate_up"
     stored = weight_formats(model, dtypes.weights)[family]
     dtype = math_dtype(accelerator, stored, dtypes.activations or model.base_dtype)

@@ -14,8 +14,24 @@ if TYPE_CHECKING:
     from simulator.resolve import Resolved
     from workloads import Trace
 
-SECTIONS = ("disaggregation", "rescheduling", "scaling", "admission", "clients", "faults", "kv_tiers", "swap_links")
+SECTIONS = (
+    "disaggregation",
+    "rescheduling",
+    "scaling",
+    "admission",
+    "clients",
+    "faults",
+    "kv_tiers",
+    "swap_links",
+    "models",
+)
 """Sections of the summary that features fill; null in a run without the feature."""
+
+
+def has_several_models(resolved: Resolved) -> bool:
+    """Tell whether requests ask for models by name: pools serve others than the scenario's, or names are given."""
+    others = any(each.model != resolved.model for each in resolved.pools)
+    return others or bool(resolved.scenario.workload.models)
 
 
 def make_features(resolved: Resolved, configs: Sequence[ReplicaConfig], trace: Trace) -> list[Feature]:
@@ -30,6 +46,10 @@ def make_features(resolved: Resolved, configs: Sequence[ReplicaConfig], trace: T
     """
     scenario = resolved.scenario
     features: list[Feature] = []
+    if has_several_models(resolved):
+        from simulator.several_models.making import make_routing
+
+        features.append(make_routing(resolved, trace))
     if scenario.admission is not None:
         from simulator.admission.making import make_admission
 

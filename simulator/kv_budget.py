@@ -127,7 +127,7 @@ def describe_kv_budget(data: RunData) -> dict[str, Any]:
         budget = pool.kv_budget
         if budget is None:
             continue
-        full = model_facts(data.model, pool.kv_dtype)
+        full = model_facts(pool.model or data.model, pool.kv_dtype)
         pools.append(
             {
                 "pool": pool.name,

@@ -54,6 +54,8 @@ class ResolvedPool:
     ----------
     pool
         The scenario's, every limit set.
+    model
+        What it serves.
     engine
         The engine preset; None where none was named.
     memory
@@ -65,6 +67,7 @@ class ResolvedPool:
     """
 
     pool: Pool
+    model: ModelSpec
     accelerator: Accelerator
     node: NodeType | None
     engine: Engine | None
@@ -82,7 +85,13 @@ class ResolvedPool:
 
 @dataclass(frozen=True)
 class Resolved:
-    """A scenario with everything decided but what depends on the trace."""
+    """A scenario with everything decided but what depends on the trace.
+
+    Attributes
+    ----------
+    model
+        The scenario's: what requests without a model ask for, and what pools serve that name none.
+    """
 
     scenario: Scenario
     model: ModelSpec
@@ -104,7 +113,10 @@ def resolve(scenario: Scenario) -> Resolved:
         If what it asks for can't be, such as a model that doesn't fit.
     """
     model = load_model(scenario.model)
-    pools = tuple(_resolve_pool(pool, index, model) for index, pool in enumerate(scenario.cluster.pools))
+    pools = tuple(
+        _resolve_pool(pool, index, model if pool.model is None else load_model(pool.model))
+        for index, pool in enumerate(scenario.cluster.pools)
+    )
     data = scenario.to_mapping(everything=True)
     data["cluster"]["pools"] = [each.pool.model_dump(mode="json", by_alias=True, exclude_none=True) for each in pools]
     data["router"] = _full_policy("routing", data["router"])
@@ -243,6 +255,8 @@ def _resolve_pool(pool: Pool, index: int, model: ModelSpec) -> ResolvedPool:
         memory = _plan_memory(pool, engine, model, accelerator, plan, limits, budget)
     limits["max_model_len"] = _max_model_len(limits["max_model_len"], model, memory, batching, index)
     data = pool.model_dump(mode="json", by_alias=True, exclude_none=True)
+    if pool.model is not None and is_model_file(pool.model):
+        data["model"] = _absolute(pool.model)
     data["accelerator"] = _absolute(pool.accelerator) if is_profile_file(pool.accelerator or "") else accelerator.name
     if pool.node is not None and is_profile_file(pool.node):
         data["node"] = _absolute(pool.node)
@@ -282,6 +296,7 @@ def _resolve_pool(pool: Pool, index: int, model: ModelSpec) -> ResolvedPool:
         notes += [] if slow is None else [slow]
     return ResolvedPool(
         pool=Pool.model_validate(data),
+        model=model,
         accelerator=accelerator,
         node=node,
         engine=engine,

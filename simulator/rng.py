@@ -12,6 +12,9 @@ ROUTER = "router"
 DECODE_ROUTER = "router.decode"
 """Draws of the routing policy that chooses where requests decode."""
 
+MODEL_ROUTER = "router.model"
+"""Draws of the routing policy among the replicas of one model, one stream a model: this and its name."""
+
 PREDICTOR = "predictor"
 """Errors of the output length predictor, one number a row of the trace."""
 
@@ -27,4 +30,14 @@ CLIENTS = "clients.backoff"
 FAULTS = "faults"
 """Times of failures and repairs, one stream a component: this, its kind and its name."""
 
-__all__ = ["ADMISSION", "CLIENTS", "DECODE_ROUTER", "EXPERTS", "FAULTS", "PREDICTOR", "ROUTER", "stream"]
+__all__ = [
+    "ADMISSION",
+    "CLIENTS",
+    "DECODE_ROUTER",
+    "EXPERTS",
+    "FAULTS",
+    "MODEL_ROUTER",
+    "PREDICTOR",
+    "ROUTER",
+    "stream",
+]

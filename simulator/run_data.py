@@ -56,6 +56,8 @@ class PoolData:
         What is kept off the GPUs; None where nothing is.
     power
         What its accelerators draw; None where that isn't known.
+    model
+        What it serves; None: the run's model.
     """
 
     name: str
@@ -75,6 +77,7 @@ class PoolData:
     ranks_per_replica: int = 1
     offload: OffloadPlan | None = None
     power: PowerModel | None = None
+    model: ModelSpec | None = None
 
 
 @dataclass(frozen=True)

@@ -141,6 +141,9 @@ class Workload(Part):
     """Most requests, the first ones."""
     model: Annotated[tuple[Text, ...], Field(strict=False)] | None = None
     """Only requests to these models of the trace."""
+    models: dict[str, Text] = Field(default_factory=dict)
+    """Which model serves what the trace calls a model, where the names differ: ``{GPT-4: llama-3.1-70b}``. Without it,
+    and where all pools serve the scenario's model, the trace's names mean nothing."""
     request_class: Annotated[tuple[Text, ...], Field(strict=False)] | None = Field(default=None, alias="class")
     """Only requests of these classes of the trace."""
     rate_scale: Factor = 1.0
@@ -367,6 +370,8 @@ class Pool(Part):
 
     name: Text = "default"
     """Name of the pool in the result."""
+    model: Text | None = None
+    """What it serves, as the scenario's ``model`` is given; left out: that."""
     role: Role = "mixed"
     """``mixed``: replicas serve requests from first to last. ``prefill``: they compute prompts, whose KV goes to
     replicas of role ``decode``, which generate tokens."""
@@ -408,6 +413,15 @@ class Pool(Part):
     """How long steps take."""
     power: PoolPower = Field(default_factory=PoolPower)
     """What its GPUs and servers draw, and limits on it."""
+
+    @field_validator("model")
+    @classmethod
+    def _known_model(cls, value: str | None) -> str | None:
+        if value is not None:
+            from simulator.models import load_model
+
+            load_model(value)
+        return value
 
     @field_validator("accelerator")
     @classmethod

@@ -78,6 +78,7 @@ def anchor_paths(data: dict[str, Any], folder: Path) -> None:
     anchor_policy(data, "admission")
     pools = cluster.get("pools") if isinstance(cluster, dict) else None
     for pool in pools if isinstance(pools, list) else []:
+        anchor(pool, "model", is_model_file)
         anchor(pool, "accelerator", is_profile_file)
         anchor(pool, "node", is_profile_file)
         if isinstance(pool, dict):

@@ -417,6 +417,9 @@ def _efficiency(data: RunData, rows: Rows) -> dict[str, Any]:
     peak = bandwidth = moved = 0.0
     for pool in data.pools:
         members = list(pool.replicas)
+        if pool.model is not None and pool.model != model:
+            flops[members] = sum_by_replica(model_flops(rows, pool.model), rows, number)[members]
+            reads[members] = sum_by_replica(decode_kv_tokens(rows, pool.model), rows, number)[members]
         accelerators: float = len(members) * pool.gpus_per_replica
         if up_ns is not None and cluster.end_ns:
             accelerators *= sum(up_ns[i] for i in members) / (len(members) * cluster.end_ns)
@@ -429,7 +432,8 @@ def _efficiency(data: RunData, rows: Rows) -> dict[str, Any]:
         reasons = dict.fromkeys(reasons, "no time passed or no pool is known")
     if not _is_positive(peak) and reasons["mfu"] is None:
         reasons["mfu"] = "the accelerator's peak FLOP/s is not known"
-    if model.is_moe and reasons["mbu"] is None:
+    models = [pool.model or model for pool in data.pools] or [model]
+    if any(each.is_moe for each in models) and reasons["mbu"] is None:
         reasons["mbu"] = "a mixture of experts: which experts' weights a step reads is not recorded"
     elif any(pool.kv_budget is not None for pool in data.pools) and reasons["mbu"] is None:
         reasons["mbu"] = "a KV budget: what its decodes read is not recorded"

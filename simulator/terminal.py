@@ -94,6 +94,16 @@ def _moving_and_scaling(summary: Mapping[str, Any]) -> Iterator[Line]:
         yield "Scaling" if len(summary["pools"]) == 1 else f"Scaling {name}", text, ""
 
 
+def _models(summary: Mapping[str, Any]) -> Iterator[Line]:
+    """Yield what became of requests for several models, where there are any."""
+    if (models := summary["models"]) is None:
+        return
+    yield "Models", "; ".join(f"{name} {number:,} requests" for name, number in models["requests"].items()), ""
+    if refused := models["not_served"]:
+        shown = ", ".join(f"{name} ({number:,})" for name, number in refused.items())
+        yield "Not served", f"{shown}: 'workload.models' says which model serves which name", "yellow"
+
+
 def _latency_table(summary: Mapping[str, Any]) -> Any:
     from rich.table import Table
 
@@ -143,6 +153,7 @@ def details(summary: Mapping[str, Any]) -> Iterator[Line]:
     for name, pool in (summary["kv_tiers"] or {"pools": {}})["pools"].items():
         yield "KV tiers" if len(summary["pools"]) == 1 else f"KV tiers {name}", tiers_line(pool), ""
     yield from control_lines(summary)
+    yield from _models(summary)
     yield from _moving_and_scaling(summary)
     if summary["links"]["links"]:
         yield "Links", _links(summary["links"]["links"]), ""

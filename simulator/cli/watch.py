@@ -98,9 +98,13 @@ class TerminalWatch(Watch):
 
 def _model_line(resolved: Resolved) -> str:
     """Return the model's name, and its datatypes where all pools have the same."""
+    models = list(dict.fromkeys(each.model.name for each in resolved.pools))
+    if len(models) > 1:
+        return ", ".join(models)
+    model = resolved.pools[0].model
     kinds = {(each.pool.dtypes.weights, each.pool.dtypes.kv) for each in resolved.pools}
     if len(kinds) > 1:
-        return resolved.model.name
+        return model.name
     weights, kv = kinds.pop()
-    stored = weights or f"{resolved.model.default_dtype}, as published"
-    return f"{resolved.model.name} (weights {stored}; KV {kv})"
+    stored = weights or f"{model.default_dtype}, as published"
+    return f"{model.name} (weights {stored}; KV {kv})"

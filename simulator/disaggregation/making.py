@@ -28,6 +28,7 @@ def make_disaggregation(resolved: Resolved) -> DisaggregationFeature:
     assert part is not None
     taking_part = [each.pool for each in resolved.pools if each.pool.role != "mixed" or part.kind == "splitwise"]
     check_connected(resolved, [pool.name for pool in taking_part], "disaggregation")
+    model = next(each.model for each in resolved.pools if each.pool is taking_part[0])
     router = registry.make("routing", part.decode_router.name, part.decode_router.params)
     assert isinstance(router, RoutingPolicy)
     make_chooser = None
@@ -40,8 +41,8 @@ def make_disaggregation(resolved: Resolved) -> DisaggregationFeature:
         [each.pool.role for each in resolved.pools for _ in range(each.max_replicas * each.plan.dp)],
         decode_router=router,
         rng=stream(scenario.seed, DECODE_ROUTER),
-        kv_bytes_per_token=kv_bytes_per_token(resolved.model, taking_part[0].dtypes.kv or resolved.model.base_dtype),
-        num_layers=resolved.model.num_layers,
+        kv_bytes_per_token=kv_bytes_per_token(model, taking_part[0].dtypes.kv or model.base_dtype),
+        num_layers=model.num_layers,
         make_chooser=make_chooser,
     )
 

@@ -27,7 +27,7 @@ def make_faults(resolved: Resolved) -> FaultsFeature:
     assert part is not None
     _check_restarts(part, resolved)
     sizes = [
-        -(-weight_bytes(resolved.model, each.pool.dtypes.weights) // each.plan.dp)
+        -(-weight_bytes(each.model, each.pool.dtypes.weights) // each.plan.dp)
         for each in resolved.pools
         for _ in range(each.max_replicas * each.plan.dp)
     ]

@@ -60,7 +60,7 @@ def make_kv_tiers(resolved: Resolved) -> KVTiersFeature:
 
 
 def _token_bytes(resolved: Resolved, each: ResolvedPool) -> int:
-    return kv_bytes_per_token(resolved.model, each.pool.dtypes.kv or resolved.model.base_dtype)
+    return kv_bytes_per_token(each.model, each.pool.dtypes.kv or each.model.base_dtype)
 
 
 def _spec(tier: KVTier) -> TierSpec:

@@ -47,7 +47,7 @@ class ClusterNetwork:
     plans
         Parallel layout of each replica.
     num_layers, num_kv_heads
-        Of the model; one key-value head where every rank holds all of the KV (MLA).
+        Of the model, or of each replica's; one key-value head where every rank holds all of the KV (MLA).
     """
 
     def __init__(
@@ -56,15 +56,15 @@ class ClusterNetwork:
         topology: Topology,
         plans: Sequence[ParallelPlan],
         *,
-        num_layers: int,
-        num_kv_heads: int,
+        num_layers: int | Sequence[int],
+        num_kv_heads: int | Sequence[int],
         keep_timeline: bool = False,
     ) -> None:
         self.topology = topology
         self.network = Network(env, topology.links, keep_timeline=keep_timeline)
         self._plans = tuple(plans)
-        self._num_layers = num_layers
-        self._num_kv_heads = num_kv_heads
+        self._num_layers = _of_each(num_layers, len(self._plans))
+        self._num_kv_heads = _of_each(num_kv_heads, len(self._plans))
         self._shares: dict[tuple[Place, Place, int, int | None, Sequence[int] | None], list[_Shares]] = {}
         self._estimates: dict[
             tuple[Place, Place, int, int | None], tuple[frozenset[tuple[float, float]], int, float]
@@ -219,9 +219,11 @@ class ClusterNetwork:
         if to is None:
             shares: list[Share] = [(i, i, ((i, i + 1, len(ranks)),)) for i in range(len(ranks))]
         elif source == target == "gpu":
-            heads = self._num_kv_heads
+            heads, num_layers = self._num_kv_heads[replica], self._num_layers[replica]
+            if (heads, num_layers) != (self._num_kv_heads[to], self._num_layers[to]):
+                raise ValueError(f"replicas {replica} and {to} serve models whose KV differs")
             plans = self._plans[replica], self._plans[to]
-            shares = kv_shares(*plans, num_layers=self._num_layers, num_kv_heads=heads, layers=layers)
+            shares = kv_shares(*plans, num_layers=num_layers, num_kv_heads=heads, layers=layers)
         else:
             units = len(ranks) * len(others)
             shares = [(i, j, ((low, high, units),)) for i, j, low, high in overlaps(len(ranks), len(others))]
@@ -244,6 +246,10 @@ class ClusterNetwork:
             else:
                 pieces += stripe(route, size)
         return pieces, int(fewest)
+
+
+def _of_each(value: int | Sequence[int], number: int) -> tuple[int, ...]:
+    return (value,) * number if isinstance(value, int) else tuple(value)
 
 
 def _at(place: Place, rank: tuple[int, int]) -> Endpoint:
@@ -277,13 +283,13 @@ def build_network(
 ) -> ClusterNetwork:
     """Make the links of a scenario's cluster; `pool_nodes` says what ``replicas`` is."""
     pools = pool_nodes(resolved, replicas)
-    model = resolved.model
+    models = [each.model for each, pool in zip(resolved.pools, pools, strict=True) for _ in range(pool.num_engines)]
     return ClusterNetwork(
         env,
         Topology(pools, resolved.scenario.network),
         [pool.plan for pool in pools for _ in range(pool.num_engines)],
-        num_layers=model.num_layers,
-        num_kv_heads=1 if model.mla is not None else model.num_kv_heads,
+        num_layers=[model.num_layers for model in models],
+        num_kv_heads=[1 if model.mla is not None else model.num_kv_heads for model in models],
         keep_timeline=keep_timeline,
     )
 

@@ -36,7 +36,7 @@ def make_rescheduling(resolved: Resolved) -> ReschedulingFeature:
         check_connected(resolved, [each.pool.name], "rescheduling")
         policy = registry.make("rescheduling", ref.name, ref.params)
         assert isinstance(policy, ReschedulingPolicy)
-        kv_bytes = kv_bytes_per_token(resolved.model, each.pool.dtypes.kv or resolved.model.base_dtype)
+        kv_bytes = kv_bytes_per_token(each.model, each.pool.dtypes.kv or each.model.base_dtype)
         pools.append(MovingPool(each.pool.name, replicas, policy, kv_bytes))
     if not pools:
         raise InputError(

@@ -42,7 +42,7 @@ def make_scaling(resolved: Resolved) -> ScalingFeature:
         policy = registry.make("scaling", ref.name, ref.params)
         assert isinstance(policy, ScalingPolicy)
         fewest = 1 if pool.min_replicas is None else pool.min_replicas
-        weights = weight_bytes(resolved.model, pool.dtypes.weights) * each.plan.cp
+        weights = weight_bytes(each.model, pool.dtypes.weights) * each.plan.cp
         pools.append(ScaledPool(pool.name, replicas, pool.replicas, fewest, policy, weights))
     return ScalingFeature(pools, cluster.start_up, requeues=cluster.drain == "requeue")
 

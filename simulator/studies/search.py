@@ -436,6 +436,10 @@ def _check_given(base: Scenario, by: Target, finalists: int, screen: int | None)
     pools = base.cluster.pools
     if len(pools) != 1:
         raise InputError(f"search plans one pool, and the scenario has {len(pools)}; leave one in cluster.pools")
+    if pools[0].model is not None or base.workload.models:
+        raise InputError(
+            "search plans one model, the scenario's: set 'model', leave out 'workload.models' and the pool's 'model'"
+        )
     if finalists < 1:
         raise InputError(f"finalists must be at least 1, got {finalists}")
     if screen is not None and screen < 0:

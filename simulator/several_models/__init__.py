@@ -1,0 +1,1 @@
+"""Several models in one cluster: requests go to pools that serve theirs."""

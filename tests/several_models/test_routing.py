@@ -146,7 +146,7 @@ def test_stepwise_is_the_same() -> None:
             {
                 "cluster": {
                     "pools": [{**POOL, "max_replicas": 2}, {**POOL, "name": "b", "model": OTHER}],
-                    "scaler": "slo",
+                    "scaler": "queue",
                 }
             },
             "cluster.scaler: not modelled with pools of several models",

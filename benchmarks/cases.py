@@ -178,6 +178,21 @@ def decodes(setting: Setting) -> Runs:
     yield Run(f"512 in flight, {tokens:,} output tokens", scenario(workload, decoding_pool(512)))
 
 
+def disaggregation(setting: Setting) -> Runs:
+    """Send KV from a machine that computes prompts to one that decodes, twice as fast as the Azure trace arrives.
+
+    Most prompts are two transfers (layer-wise: all layers but the last, then that one) of 8 ranks each.
+    """
+    workload, _ = azure_trace(setting)
+    limit = setting.size(3000, 200)
+    workload = {**workload, "limit": limit, "rate_scale": 2.0}
+    yield Run(
+        f"splitwise-ha, first {limit:,}",
+        {"model": "llama-3.1-70b", "preset": "splitwise-ha", "workload": workload},
+        setting.size(1000, 200),
+    )
+
+
 def decoding_pool(batch: int) -> dict[str, Any]:
     """Return a replica that holds ``batch`` requests of 32K tokens, up to 512."""
     return {
@@ -196,4 +211,5 @@ CASES: Mapping[str, Callable[[Setting], Runs]] = {
     "replicas": replicas,
     "mooncake": mooncake,
     "decodes": decodes,
+    "disaggregation": disaggregation,
 }

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import chain, count
@@ -112,7 +112,13 @@ class _Route:
         self.carried = 0
         """Bytes of the flows that have left."""
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether no link that may be full has flows on other routes, while this one has some."""
+        return max(map(len, self.sharing), default=0) < 2
+
     def latency_ns(self, messages: int) -> int:
+        """Return the time before the first byte of a flow moves."""
         return to_ns(self.latency_s + messages * self.per_message_s)
 
 
@@ -499,16 +505,14 @@ class Network:
                 continue
             flow.active = True
             flow._since = now
-            if not route.flows:
-                for link in route.links:
-                    if not on[link]:
-                        self._busy_since[link] = now
-                    on[link][route] = None
             route.flows[flow] = None
             for link in route.links:
                 count = counts[link] = counts[link] + 1
+                if count == 1:
+                    self._busy_since[link] = now
                 if count > peaks[link]:
                     peaks[link] = count
+                on[link][route] = None
             self._dirty[route] = None
         return ended
 
@@ -522,28 +526,31 @@ class Network:
         del route.flows[flow]
         for link in route.links:
             counts[link] -= 1
-        if not route.flows:
-            for link in route.links:
-                on = self._on[link]
-                del on[route]
-                if not on:
-                    self._busy_ns[link] += now - self._busy_since[link]
+            if not route.flows:
+                del self._on[link][route]
+            if not counts[link]:
+                self._busy_ns[link] += now - self._busy_since[link]
         self._dirty[route] = None
 
     def _share(self, now: int) -> None:
         """Work out new rates on the links that changed and all that connect with them."""
-        parts = self._connected()
-        for routes in parts:
-            if len(routes) == 1:
-                self._give(routes[0], self._rate_alone(routes[0]), now)
+        changed = [self._on[link] for link in self._dirty_links if not self._loose[link]]
+        for route in self._dirty:
+            if not route.flows:
+                changed += [others for others in route.sharing if others]
+            elif route.is_alone:
+                self._give(route, self._rate_alone(route), now)
             else:
-                counts = [len(route.flows) for route in routes]
-                rates = max_min_rates(self._capacity, [route.limits for route in routes], counts)
-                for route, rate in zip(routes, rates, strict=True):
-                    self._give(route, rate, now)
+                changed.append({route: None})
+        parts = _connected(changed)
+        for routes in parts:
+            counts = [len(route.flows) for route in routes]
+            rates = max_min_rates(self._capacity, [route.limits for route in routes], counts)
+            for route, rate in zip(routes, rates, strict=True):
+                self._give(route, rate, now)
         if self.timeline is not None:
-            changed = chain(self._dirty, *parts)
-            for link in sorted(self._dirty_links.union(*(route.path for route in changed))):
+            touched = chain(self._dirty, *parts)
+            for link in sorted(self._dirty_links.union(*(route.path for route in touched))):
                 flows = [(route, flow) for route in self._on[link] for flow in route.flows]
                 carried = math.fsum(flow.rate * route.path.count(link) for route, flow in flows)
                 self.timeline.append((now, link, carried))
@@ -574,31 +581,25 @@ class Network:
                 at_ns = now + round(left * NS_PER_S / rate)
                 heappush(self._ending, (at_ns, flow.flow_id, flow._version, flow))
 
-    def _connected(self) -> list[list[_Route]]:
-        """Return the routes in use that links connect with what changed, apart where nothing connects them."""
-        parts: list[list[_Route]] = []
-        seen: set[_Route] = set()
-        changed = [self._on[link] for link in self._dirty_links if not self._loose[link]]
-        for route in self._dirty:
-            if route.flows:
-                changed.append({route: None})
-            else:
-                changed += route.sharing
-        for firsts in changed:
-            for first in firsts:
-                if first in seen:
-                    continue
-                seen.add(first)
-                routes = [first]
-                for route in routes:  # which grows
-                    for others in route.sharing:
-                        if len(others) > 1:
-                            for other in others:
-                                if other not in seen:
-                                    seen.add(other)
-                                    routes.append(other)
-                parts.append(routes)
-        return parts
+
+def _connected(changed: Iterable[Iterable[_Route]]) -> list[list[_Route]]:
+    """Return these routes in use with all that links connect them with, apart where nothing does."""
+    parts: list[list[_Route]] = []
+    seen: set[_Route] = set()
+    for first in chain.from_iterable(changed):
+        if first in seen:
+            continue
+        seen.add(first)
+        routes = [first]
+        for route in routes:  # which grows
+            for others in route.sharing:
+                if len(others) > 1:
+                    for other in others:
+                        if other not in seen:
+                            seen.add(other)
+                            routes.append(other)
+        parts.append(routes)
+    return parts
 
 
 def stripe(paths: Sequence[Path], num_bytes: int) -> list[tuple[Path, int]]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from simulator.engine.clock import ARRIVALS, NS_PER_S, Boundary, Environment
 from simulator.network.flows import FlowGroup, LinkSpec, Network, stripe
+from simulator.network.max_min import max_min_rates
 
 GB = 10**9
 
@@ -272,6 +274,54 @@ def test_every_byte_is_delivered_once_and_no_link_carries_more_than_it_can(
         return ended, moved, [network.use(link) for link in range(4)], network.timeline
 
     assert simulate() == simulate()
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 2_000),  # start, ns
+            st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=3).map(tuple), min_size=1, max_size=4),
+            st.integers(0, 5_000),  # bytes of each
+            st.none() | st.integers(0, 3_000),  # cancelled at, ns
+        ),
+        min_size=1,
+        max_size=8,
+    ),
+    changes,
+)
+def test_rates_are_always_those_that_all_flows_together_would_be_given(
+    planned: list[tuple[int, list[tuple[int, ...]], int, int | None]], capacity: list[tuple[int, int, float]]
+) -> None:
+    """Groups come and go on links that change: what was worked out for parts is that of the whole, to the last bit."""
+    env = Environment(initial_time=0)
+    network = Network(env, [LinkSpec(str(i), rate * GB, i * 1e-8) for i, rate in enumerate((1, 2, 3, 5))])
+    checked = 0
+
+    def check(_: object = None) -> None:
+        nonlocal checked
+        flows = [flow for flow in network.active if flow.active]
+        whole = max_min_rates([network.capacity(link) for link in range(4)], [flow.path for flow in flows])
+        assert [flow.rate for flow in flows] == whole
+        checked += 1
+
+    def at(ns: int, do: Callable[[], object]) -> None:
+        Boundary(env).schedule(ns, ARRIVALS, [lambda _: do()])
+        # What was done at this instant changes rates at once, before any step.
+        Boundary(env).schedule(ns, ARRIVALS + 1, [check])
+
+    for start, paths, num_bytes, cancelled in planned:
+        made: list[FlowGroup] = []
+        parts = [(path, num_bytes) for path in paths]
+        at(start, lambda made=made, parts=parts: made.append(network.start_group(parts, check)))  # type: ignore[misc]
+        if cancelled is not None:
+            at(cancelled, lambda made=made: [group.cancel() for group in made])  # type: ignore[misc]
+    for ns, link, factor in capacity:
+        at(ns, partial(network.set_capacity, link, factor))
+    for link in range(4):
+        at(10_000, partial(network.set_capacity, link, 1.0))
+    env.run()
+    assert network.active == () and checked >= len(planned)
 
 
 def test_a_link_that_is_never_full_does_not_connect_flows_until_it_is_degraded() -> None:

@@ -87,6 +87,18 @@ def test_order_changes_nothing(network: tuple[list[float], list[list[int]]], ran
     assert shuffled == [rates[i] for i in order]
 
 
+@given(networks, st.data())
+def test_flows_over_one_path_may_be_counted(network: tuple[list[float], list[list[int]]], data: st.DataObject) -> None:
+    capacities, paths = network
+    distinct = [list(path) for path in dict.fromkeys(map(tuple, paths))]
+    counts = data.draw(st.lists(st.integers(1, 4), min_size=len(distinct), max_size=len(distinct)))
+    singly = [path for path, count in zip(distinct, counts, strict=True) for _ in range(count)]
+    rates = max_min_rates(capacities, distinct, counts)
+    assert max_min_rates(capacities, singly) == [
+        rate for rate, count in zip(rates, counts, strict=True) for _ in range(count)
+    ]
+
+
 def test_completion_times_of_flows_that_begin_together() -> None:
     """10 a second: 5 each until the first has its 10 at 2 s; the other's 10 left take 1 s more."""
     assert completion_times([10.0], [[0], [0]], [10.0, 20.0]) == [2.0, 3.0]

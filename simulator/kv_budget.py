@@ -121,7 +121,7 @@ def budget_cost(
 
 
 def describe_kv_budget(data: RunData) -> dict[str, Any]:
-    """Return the section ``kv_budget`` of a summary: what each pool keeps, or why there is nothing to say."""
+    """Return the section ``kv_budget`` of a summary: what each pool with a budget keeps."""
     pools = []
     for pool in data.pools:
         budget = pool.kv_budget
@@ -140,4 +140,4 @@ def describe_kv_budget(data: RunData) -> dict[str, Any]:
                 "offloads": budget.offload is not None,
             }
         )
-    return {"pools": pools or None, "reason": None if pools else "no pool has a KV budget"}
+    return {"pools": pools, "reason": None}

@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     from simulator.engine.lockstep import Lockstep
     from simulator.run_data import RunData
 
-_NONE = "no pool has attention data parallel ranks (parallel.dp above 1)"
-
 
 def describe_lockstep(data: RunData) -> dict[str, Any]:
     """Return the section ``attention_data_parallel``: totals, and one entry for each replica of several ranks.
@@ -19,10 +17,7 @@ def describe_lockstep(data: RunData) -> dict[str, Any]:
     Times are seconds that ranks spent: of all ranks together, each counted. ``idle_share``: of the time that ranks
     stepped, what they computed dummies in or waited for a slower one; exchange and experts are everybody's work.
     """
-    groups = data.cluster.lockstep
-    if not groups:
-        return {"reason": _NONE, "replicas": []}
-    described = [_group(group, data) for group in groups]
+    described = [_group(group, data) for group in data.cluster.lockstep]
     stepped = sum(each["stepped_rank_s"] for each in described)
     parts = ("dummy_rank_s", "waiting_rank_s", "exchange_rank_s", "experts_rank_s")
     totals = {part: sum(each[part] for each in described) for part in parts}

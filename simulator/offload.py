@@ -309,8 +309,8 @@ def _blocks(setup: OffloadSetup, place: Placement, block_size: int, where: str) 
     return least
 
 
-def offload_section(pools: Sequence[PoolData]) -> dict[str, Any]:
-    """Return where the pools' weights, KV and hidden states live, for the summary; null and a reason where all on GPUs.
+def describe_offload(pools: Sequence[PoolData]) -> dict[str, Any]:
+    """Return where the pools' weights, KV and hidden states live, for the summary; some pool offloads.
 
     By pool: the shares of each, and ``used_bytes`` by tier with a full KV cache, of one GPU, and of host and disk of
     one replica.
@@ -325,4 +325,4 @@ def offload_section(pools: Sequence[PoolData]) -> dict[str, Any]:
                 "gpu_batches": plan.setup.gpu_batches,
                 "used_bytes": dict(plan.used_bytes),
             }
-    return {"pools": found} if found else {"pools": None, "reason": "no pool has offload"}
+    return {"pools": found}

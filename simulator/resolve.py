@@ -20,7 +20,6 @@ from hardware_profiles import (
 from policies import registry
 from policies.protocols import BatchingPolicy, Policy
 from simulator.cost.efficiency import DEFAULT_HOST_OVERHEAD_S
-from simulator.engine_args import expand_args
 from simulator.engines import Engine, EngineDefaults, load_engine
 from simulator.errors import InputError, did_you_mean
 from simulator.memory import DEFAULT_GPU_MEMORY_UTILIZATION, MemoryPlan, MemoryTooSmallError, plan_memory
@@ -355,6 +354,8 @@ def _with_args(pool: Pool, index: int) -> Pool:
     if not pool.engine.args:
         return pool
     data = pool.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    from simulator.engine_args import expand_args
+
     expand_args(data, index)
     return Scenario.from_mapping({"cluster": {"pools": [data]}}).cluster.pools[0]
 

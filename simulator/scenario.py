@@ -9,8 +9,6 @@ and is gone once they are put together. Relative paths in a scenario file are re
 working directory.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -152,7 +150,7 @@ class Workload(Part):
     """Arrivals and think times are this many times as long."""
     sample: Share = 1.0
     """Share of the requests to keep, chosen by the seed."""
-    loop: Loop = Field(default_factory=Loop)
+    loop: Loop = Field(default_factory=lambda: Loop())
     """When requests are sent."""
 
     @field_validator("model", "request_class", mode="before")
@@ -385,13 +383,13 @@ class Pool(Part):
     """Name of the GPU, as ``simulate profiles`` lists it, or a YAML file; left out: the node's, or a100-80gb."""
     node: Text | None = None
     """Server type, or a YAML file: how GPUs are joined; left out: all at the accelerator's scale-up bandwidth."""
-    parallel: Parallel = Field(default_factory=Parallel)
+    parallel: Parallel = Field(default_factory=lambda: Parallel())
     """How the GPUs of one replica share the model."""
-    experts: Experts = Field(default_factory=Experts)
+    experts: Experts = Field(default_factory=lambda: Experts())
     """Routed experts: how tokens spread over them, where they are, how ranks exchange tokens."""
-    dtypes: Dtypes = Field(default_factory=Dtypes)
+    dtypes: Dtypes = Field(default_factory=lambda: Dtypes())
     """Datatypes."""
-    engine: Engine = Field(default_factory=Engine)
+    engine: Engine = Field(default_factory=lambda: Engine())
     """Serving engine and limits."""
     offload: Offload | None = None
     """What is kept in host memory or on disk; left out: everything is on the GPUs."""
@@ -405,13 +403,13 @@ class Pool(Part):
     """What is kept of each request's keys and values; left out: everything."""
     kv_tiers: KVTiers | None = None
     """Where cached KV goes when it leaves the GPUs, and what is loaded from there; left out: nowhere."""
-    swap: Swap = Field(default_factory=Swap)
+    swap: Swap = Field(default_factory=lambda: Swap())
     """How KV blocks are copied to host memory and back."""
     price_per_gpu_hour: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | None = None
     """Price of one GPU for an hour, in a currency of your choice."""
-    cost: Cost = Field(default_factory=Cost)
+    cost: Cost = Field(default_factory=lambda: Cost())
     """How long steps take."""
-    power: PoolPower = Field(default_factory=PoolPower)
+    power: PoolPower = Field(default_factory=lambda: PoolPower())
     """What its GPUs and servers draw, and limits on it."""
 
     @field_validator("model")
@@ -449,11 +447,11 @@ class Cluster(Part):
     """Pools of replicas that are alike."""
     rescheduler: ReschedulerRef | None = None
     """Which running requests go on at another replica of their pool; left out: none."""
-    migration: MigrationPart = Field(default_factory=MigrationPart)
+    migration: MigrationPart = Field(default_factory=lambda: MigrationPart())
     """How they get there."""
     scaler: ScalerRef | None = None
     """How many replicas pools with ``max_replicas`` have; left out: always as many."""
-    start_up: StartUp = Field(default_factory=StartUp)
+    start_up: StartUp = Field(default_factory=lambda: StartUp())
     """What starting a replica takes."""
     drain: Literal["requeue", "finish"] = "requeue"
     """What becomes of requests that wait at a replica that is to end. ``requeue``: they are sent elsewhere.
@@ -568,11 +566,11 @@ class Scenario(Part):
     """Version of this schema."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Seed of every random stream."""
-    workload: Workload = Field(default_factory=Workload)
+    workload: Workload = Field(default_factory=lambda: Workload())
     """The requests."""
     model: Text = "llama-3.1-8b"
     """Name, as ``simulate models`` lists it, or the path of a Hugging Face ``config.json``."""
-    cluster: Cluster = Field(default_factory=Cluster)
+    cluster: Cluster = Field(default_factory=lambda: Cluster())
     """The replicas."""
     router: RouterRef = Field(default_factory=lambda: RouterRef(name="round-robin"))
     """Which replica serves a request."""
@@ -584,15 +582,15 @@ class Scenario(Part):
     """How long clients wait, and whether they try again; left out: for ever."""
     faults: Faults | None = None
     """What breaks; left out: nothing."""
-    network: NetworkPart = Field(default_factory=NetworkPart)
+    network: NetworkPart = Field(default_factory=lambda: NetworkPart())
     """What joins the nodes."""
-    predictor: Predictor = Field(default_factory=Predictor)
+    predictor: Predictor = Field(default_factory=lambda: Predictor())
     """What policies are told of output lengths."""
-    objectives: Slos = Field(default_factory=Slos)
+    objectives: Slos = Field(default_factory=lambda: Slos())
     """Latency objectives."""
-    measure: Measure = Field(default_factory=Measure)
+    measure: Measure = Field(default_factory=lambda: Measure())
     """What is measured."""
-    power: Power = Field(default_factory=Power)
+    power: Power = Field(default_factory=lambda: Power())
     """What a joule costs, in money and carbon."""
 
     @field_validator("model")
@@ -604,7 +602,7 @@ class Scenario(Part):
         return value
 
     @classmethod
-    def from_yaml(cls, path: str | Path) -> Scenario:
+    def from_yaml(cls, path: str | Path) -> "Scenario":
         """Read a scenario file.
 
         Raises
@@ -615,7 +613,7 @@ class Scenario(Part):
         return assemble(path, [])
 
     @classmethod
-    def from_mapping(cls, mapping: Mapping[str, Any]) -> Scenario:
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> "Scenario":
         """Make a scenario from plain data, such as a stored one; errors as `from_yaml`, without lines."""
         return _validated(_with_preset(mapping, None), "", {}, {})
 
@@ -635,7 +633,7 @@ class Scenario(Part):
         """Return it as YAML, every default written out."""
         return scenario_yaml.dump(self.to_mapping(everything=True))
 
-    def updated(self, changes: Mapping[str, Any]) -> Scenario:
+    def updated(self, changes: Mapping[str, Any]) -> "Scenario":
         """Return this scenario with some keys changed, checked anew.
 
         Parameters

@@ -1,7 +1,5 @@
 """The part of a scenario that says who is let in."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from simulator.scenario_base import PolicyRef

@@ -1,7 +1,5 @@
 """The part of a scenario that says how long clients wait, and what they do when they get no answer."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator

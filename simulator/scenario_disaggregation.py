@@ -1,7 +1,5 @@
 """The scenario's disaggregation: prompts computed on some pools, tokens generated on others."""
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field

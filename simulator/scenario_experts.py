@@ -1,7 +1,5 @@
 """Keys on routed experts: how tokens spread over them, where they are, how ranks exchange tokens."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -69,7 +67,7 @@ class Routing(Part):
 class Experts(Part):
     """Routed experts: routing, placement, exchange."""
 
-    routing: Routing = Field(default_factory=Routing)
+    routing: Routing = Field(default_factory=lambda: Routing())
     """How tokens spread over experts."""
     placement: ParallelismRef = Field(default_factory=lambda: ParallelismRef(name="linear"))
     """Which experts each expert parallel rank holds; another than ``linear`` needs a stated routing."""

@@ -1,7 +1,5 @@
 """The part of a scenario that says what breaks, who notices when, and what becomes of the requests."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -171,11 +169,11 @@ class Faults(Part):
 
     script: Annotated[tuple[ScriptedFault, ...], Field(strict=False)] = ()
     """Faults at given times."""
-    random: RandomFaults = Field(default_factory=RandomFaults)
+    random: RandomFaults = Field(default_factory=lambda: RandomFaults())
     """Faults at random times."""
-    health: HealthCheck = Field(default_factory=HealthCheck)
+    health: HealthCheck = Field(default_factory=lambda: HealthCheck())
     """Who notices when."""
-    restart: Restart = Field(default_factory=Restart)
+    restart: Restart = Field(default_factory=lambda: Restart())
     """How a replica comes back; a number: that many seconds, weights included."""
     on_loss: Literal["retry", "recompute", "fail"] = "retry"
     """What the gateway does with the requests of a replica that it found dead. ``retry``: begins them anew elsewhere.

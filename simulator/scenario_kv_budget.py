@@ -1,7 +1,5 @@
 """The scenario's KV budget of a pool."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from simulator.scenario_base import PolicyRef

@@ -1,7 +1,5 @@
 """The part of a pool that says where cached KV goes when it leaves the GPUs, and what is loaded from there."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 

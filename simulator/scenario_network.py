@@ -1,7 +1,5 @@
 """The part of a scenario that says what joins the nodes, and how fast links are in use."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field

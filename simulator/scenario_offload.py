@@ -1,7 +1,5 @@
 """The scenario's part on offloading: where weights, KV and activations of a pool live, and over what they move."""
 
-from __future__ import annotations
-
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator

@@ -1,7 +1,5 @@
 """Parts of a scenario on power, energy, electricity and carbon."""
 
-from __future__ import annotations
-
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator

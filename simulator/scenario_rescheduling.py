@@ -1,7 +1,5 @@
 """The part of a scenario that says which running requests go on at another replica, and how they get there."""
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar
 
 from pydantic import Field

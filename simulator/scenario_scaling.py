@@ -1,7 +1,5 @@
 """The part of a scenario that says how many replicas pools have over time, and what starting one takes."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from simulator.scenario_base import PolicyRef, Seconds

@@ -1,7 +1,5 @@
 """What starting an engine takes, wherever a scenario starts one: a scaler's new replica, a repaired one."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from simulator.scenario_base import Part, Seconds

@@ -1,7 +1,5 @@
 """How KV blocks are copied to host memory and back: a part of a pool."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from simulator.engine.shared_prefix import SharingDecodeGroup
 from simulator.errors import InputError
 
 if TYPE_CHECKING:
@@ -69,21 +68,21 @@ def with_shared_prefixes(base: CostModel, each: ResolvedPool, model: ModelSpec) 
     return shared_prefix_cost(base, shapes, unmeasured(shapes))
 
 
-def shared_prefix_section(cluster: Cluster) -> dict[str, Any]:
-    """Return what the decodes of a run shared, for its summary; null and a reason where no pool shares prefixes.
+def describe_shared_prefixes(cluster: Cluster) -> dict[str, Any]:
+    """Return what the decodes of a run shared, for its summary; some pool shares prefixes.
 
     ``attended_tokens``: tokens of KV that decodes attended to, summed over steps. ``shared_attended_tokens``: of them,
     those in prefixes that were attended to together. ``shared_read_tokens``: how many were read from memory for those.
     ``read_share``: KV reads as a share of what reads for each decode alone would have been.
     """
+    from simulator.engine.shared_prefix import SharingDecodeGroup
+
     groups = [
         lane.group
         for replica in cluster.replicas
         for lane in replica.lanes
         if isinstance(lane.group, SharingDecodeGroup)
     ]
-    if not groups:
-        return {"attended_tokens": None, "reason": "no pool has engine.shared_prefix_attention"}
     attended = sum(group.attended_tokens for group in groups)
     shared = sum(group.shared_attended_tokens for group in groups)
     read = sum(group.shared_read_tokens for group in groups)

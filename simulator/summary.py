@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import simulator
+from simulator import summary_sections as sections
 from simulator.engine.clock import NS_PER_S, to_s
 from simulator.engine.recorder import Outcome
 from simulator.features import SECTIONS
-from simulator.kv_budget import describe_kv_budget
-from simulator.lockstep_result import describe_lockstep
 from simulator.metrics import (
     OUTCOMES,
     Mask,
@@ -37,12 +36,8 @@ from simulator.metrics import (
     split_by_class,
 )
 from simulator.model_work import decode_kv_tokens, model_flops, sum_by_replica
-from simulator.network.result import describe_links
-from simulator.offload import offload_section
 from simulator.overload import judge_overload
 from simulator.power.accounting import energy_section
-from simulator.shared_prefix import shared_prefix_section
-from simulator.tenants import describe_tenants
 
 if TYPE_CHECKING:
     from simulator.run_data import Objectives, PoolData, RunData
@@ -97,21 +92,21 @@ def summarize(data: RunData, rows: Rows) -> dict[str, Any]:
         **describe_latencies(inside, merged(histograms)),
         "one_token_outputs": int((inside.finished & (inside.output == 1)).sum()),
         "classes": _classes(data, by_class, histograms, met, window.duration_ns),
-        "tenants": describe_tenants(inside, data.trace.tenant, window.start_ns, window.end_ns),
+        "tenants": sections.tenants(data, inside, window.start_ns, window.end_ns),
         "objectives": _objectives(data.objectives, by_class, met, window.duration_ns),
         "throughput": _throughput(rows, finished_inside, window.duration_ns),
         "overloaded": load["overloaded"],
         "load": load,
         "little": little(rows, cluster.in_system_ns, cluster.end_ns),
         "prefix_cache": _prefix_cache(inside, [r.kv.caches_prefixes for r in cluster.replicas]),
-        "shared_prefix_attention": shared_prefix_section(cluster),
-        "attention_data_parallel": describe_lockstep(data),
+        "shared_prefix_attention": sections.shared_prefix_attention(cluster),
+        "attention_data_parallel": sections.attention_data_parallel(data),
         "router": {"policy": data.cluster.router.name, "figures": dict(data.cluster.router.figures())},
         **_features(data),
-        "links": describe_links(cluster.network, cluster.end_ns),
+        "links": sections.links(cluster),
         "memory": _memory(data),
-        "kv_budget": describe_kv_budget(data),
-        "offload": offload_section(data.pools),
+        "kv_budget": sections.kv_budget(data),
+        "offload": sections.offload(data),
         "efficiency": _efficiency(data, rows),
         "cost": cost(
             data.pools, window.duration_ns, rows, finished_inside, up_ns=_up_ns(data, window.start_ns, window.end_ns)
@@ -439,7 +434,7 @@ def _efficiency(data: RunData, rows: Rows) -> dict[str, Any]:
         reasons["mbu"] = "a KV budget: what its decodes read is not recorded"
     elif any(pool.offload is not None for pool in data.pools) and reasons["mbu"] is None:
         reasons["mbu"] = "offloading: what is read from the GPU's own memory is not recorded"
-    elif shared_prefix_section(cluster)["attended_tokens"] is not None and reasons["mbu"] is None:
+    elif any(replica.shared_prefix_attention for replica in cluster.replicas) and reasons["mbu"] is None:
         reasons["mbu"] = "shared prefixes are read together: shared_prefix_attention says how much of the KV is read"
     elif not _is_positive(bandwidth) and reasons["mbu"] is None:
         reasons["mbu"] = "the accelerator's memory bandwidth is not known"

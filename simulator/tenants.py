@@ -31,7 +31,7 @@ INSTANTS = 2001
 """Instants at which service is compared, evenly over the run."""
 
 
-def describe_tenants(rows: Rows, tenants: Categorical | None, start_ns: int, end_ns: int) -> dict[str, Any]:
+def describe_tenants(rows: Rows, tenants: Categorical, start_ns: int, end_ns: int) -> dict[str, Any]:
     """Return the summary's section ``tenants``.
 
     Parameters
@@ -39,19 +39,17 @@ def describe_tenants(rows: Rows, tenants: Categorical | None, start_ns: int, end
     rows
         Requests that figures cover.
     tenants
-        Tenant of each row of the trace; None without.
+        Tenant of each row of the trace.
     start_ns, end_ns
         The window that rates are over.
 
     Returns
     -------
     dict
-        ``by_tenant`` (None with a ``reason`` where the trace has none), ``jain_index`` of their service (1: all equal,
+        ``by_tenant``, ``jain_index`` of their service (1: all equal,
         1/n: one has it all), and ``backlogged``: over all pairs of tenants and all times during which both had
         requests waiting without a pause, the largest difference between the service that the two received.
     """
-    if tenants is None:
-        return {"by_tenant": None, "jain_index": None, "backlogged": None, "reason": "the trace names no tenants"}
     codes: Ints = tenants.codes[rows.row].astype(np.int64)
     codes[codes < 0] = len(tenants.names)
     names = [*tenants.names, "(none)"]

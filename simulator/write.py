@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from simulator.errors import InputError
-from simulator.perfetto import write_perfetto
 from simulator.result import RunResult, StoredResult
 from simulator.result_tables import schema, to_frame
 from simulator.summary import SCHEMA_VERSION
@@ -83,6 +82,8 @@ def write_result(
             _write_table(result.requests_table, staging / f"requests.{format}")
             _write_table(result.timeseries_table, staging / f"timeseries.{format}")
             if perfetto:
+                from simulator.perfetto import write_perfetto
+
                 write_perfetto(result, staging / PERFETTO)
             result.summary["simulator"]["write_s"] = time.perf_counter() - begun
             text = json.dumps(result.summary, indent=2, allow_nan=False, ensure_ascii=False)

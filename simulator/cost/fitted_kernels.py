@@ -17,13 +17,12 @@ import numpy as np
 from hardware_profiles.fits import FittedProfile, OperatorFit, list_fits, load_fits
 from simulator.calibration.fitting.forms import FORMS, UNLIMITED, Columns, seconds
 from simulator.cost.attention import Attention
-from simulator.cost.context_parallel import context_parallel_kernels
 from simulator.cost.efficiency import DEFAULT_EFFICIENCY, DEFAULT_HOST_OVERHEAD_S
 from simulator.cost.expert_load import DEFAULT_LOAD, ExpertLoad
 from simulator.cost.graphs import NO_GRAPHS, CudaGraphs
 from simulator.cost.kernels import CHOICE_KERNELS, Floats, Kernels, KernelShapes, RooflineKernels
 from simulator.cost.operator_cost import OperatorCost
-from simulator.cost.roofline import kernel_shapes
+from simulator.cost.roofline import kernel_shapes, rank_kernels
 from simulator.cost.table_attention import ChunkAttention, Surface, TableAttention
 from simulator.models.spec import MLASpec, ModelSpec
 from simulator.parallel import ParallelPlan
@@ -92,9 +91,7 @@ def fitted_cost(
     fits = load_fits(accelerator.name) if profile is None else profile
     return OperatorCost(
         shapes,
-        context_parallel_kernels(
-            shapes, lambda each: FittedKernels(fits, each, RooflineKernels(each, DEFAULT_EFFICIENCY))
-        ),
+        rank_kernels(shapes, lambda each: FittedKernels(fits, each, RooflineKernels(each, DEFAULT_EFFICIENCY))),
         host_overhead_s=DEFAULT_HOST_OVERHEAD_S if host_overhead_s is None else host_overhead_s,
         graphs=graphs,
     )

@@ -7,13 +7,13 @@ of activations to narrow datatypes, the arithmetic of widening 4-bit weights.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from simulator.cost.context_parallel import context_parallel_kernels
 from simulator.cost.efficiency import DEFAULT_EFFICIENCY, DEFAULT_HOST_OVERHEAD_S, Efficiency
 from simulator.cost.expert_load import DEFAULT_LOAD, ExpertLoad
 from simulator.cost.graphs import NO_GRAPHS, CudaGraphs
-from simulator.cost.kernels import KernelShapes, RooflineKernels, check_activation_dtype
+from simulator.cost.kernels import Kernels, KernelShapes, RooflineKernels, check_activation_dtype
 from simulator.cost.links import stage_link, tensor_link
 from simulator.cost.operator_cost import OperatorCost
 from simulator.errors import InputError
@@ -83,6 +83,15 @@ def kernel_shapes(
     )
 
 
+def rank_kernels(shapes: KernelShapes, make: Callable[[KernelShapes], Kernels]) -> Kernels:
+    """Return the kernels of one rank of a layout; ``make`` makes those without context parallelism."""
+    if shapes.plan.cp == 1:
+        return make(shapes)
+    from simulator.cost.context_parallel import context_parallel_kernels
+
+    return context_parallel_kernels(shapes, make)
+
+
 def roofline_cost(
     model: ModelSpec,
     accelerator: Accelerator,
@@ -124,7 +133,7 @@ def roofline_cost(
     )
     return OperatorCost(
         shapes,
-        context_parallel_kernels(shapes, lambda each: RooflineKernels(each, efficiency)),
+        rank_kernels(shapes, lambda each: RooflineKernels(each, efficiency)),
         host_overhead_s=DEFAULT_HOST_OVERHEAD_S if host_overhead_s is None else host_overhead_s,
         graphs=graphs,
     )

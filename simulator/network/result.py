@@ -9,16 +9,12 @@ from simulator.engine.clock import NS_PER_S
 if TYPE_CHECKING:
     from simulator.network.cluster_network import ClusterNetwork
 
-WITHOUT_LINKS = "no part of this run moves data over links"
 
-
-def describe_links(cluster_network: ClusterNetwork | None, end_ns: int) -> dict[str, Any]:
+def describe_links(cluster_network: ClusterNetwork, end_ns: int) -> dict[str, Any]:
     """Return the use of each link that carried anything, the busiest first.
 
     Parameters
     ----------
-    cluster_network
-        None: no feature of the run asked for one.
     end_ns
         Length of the run.
 
@@ -29,8 +25,6 @@ def describe_links(cluster_network: ClusterNetwork | None, end_ns: int) -> dict[
         (bytes over what it could have carried in the run), ``busy`` (share of the run with at least one flow on it),
         ``peak_flows``; ``idle_links``: how many carried nothing; ``reason``: why there are none.
     """
-    if cluster_network is None:
-        return {"links": [], "idle_links": None, "reason": WITHOUT_LINKS}
     network = cluster_network.network
     uses = [network.use(link) for link in range(len(network.links))]
     used = [use for use in uses if use.peak_flows]

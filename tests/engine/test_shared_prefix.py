@@ -13,7 +13,8 @@ from policies import registry
 from simulator.cost.shape import BatchShape
 from simulator.engine.kv import CacheUnit
 from simulator.engine.shared_prefix import SharedPrefixes, SharingDecodeGroup
-from simulator.shared_prefix import shared_prefix_section
+from simulator.shared_prefix import describe_shared_prefixes
+from simulator.summary_sections import shared_prefix_attention
 from tests.engine.support import MS, LinearCost, Request, fingerprint, simulate
 from tests.engine.test_fast_forward import workloads
 
@@ -89,7 +90,7 @@ def test_a_timetable_by_hand() -> None:
     columns = cluster.recorder.columns
     assert columns["first_token_ns"].tolist() == [MS, MS]
     assert columns["last_token_ns"].tolist() == [MS + 2 * decode] * 2
-    assert shared_prefix_section(cluster) == {
+    assert describe_shared_prefixes(cluster) == {
         "attended_tokens": 2 * (41 + 42),
         "shared_attended_tokens": 2 * 64,
         "shared_read_tokens": 2 * 32,
@@ -100,7 +101,7 @@ def test_a_timetable_by_hand() -> None:
 def test_nothing_is_told_unless_asked_for() -> None:
     cluster = simulate([Request(0, 40, 3, (1, 2))] * 2, cost=SharingCost(MS), hash_block_tokens=16)
     assert cluster.recorder.columns["last_token_ns"].tolist() == [3 * MS, 3 * MS]
-    assert shared_prefix_section(cluster)["attended_tokens"] is None
+    assert shared_prefix_attention(cluster)["attended_tokens"] is None
 
 
 @pytest.mark.parametrize("policy", ["vllm-v1", "vllm", "sglang"])
@@ -117,7 +118,7 @@ def test_fast_forward_equals_stepwise(policy: str, options: dict[str, Any], budg
     }
     fast, slow = simulate(**common), simulate(**common, fast_forward=False)
     assert fingerprint(fast) == fingerprint(slow)
-    assert shared_prefix_section(fast) == shared_prefix_section(slow)
+    assert describe_shared_prefixes(fast) == describe_shared_prefixes(slow)
     if options["until"] is None:
         for replica in fast.replicas:
             for lane in replica.lanes:

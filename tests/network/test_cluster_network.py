@@ -13,12 +13,13 @@ from simulator.build import build
 from simulator.engine.clock import NS_PER_S, Environment
 from simulator.errors import InputError
 from simulator.network.cluster_network import ClusterNetwork, Place, build_network, check_connected
-from simulator.network.result import WITHOUT_LINKS, describe_links
+from simulator.network.result import describe_links
 from simulator.network.shares import kv_shares, share_bytes
 from simulator.network.topology import gpu, host, remote
 from simulator.parallel import ParallelPlan
 from simulator.resolve import Resolved, resolve
 from simulator.runner import Watch, run, simulate
+from simulator.summary_sections import WITHOUT_LINKS
 from simulator.terminal import details
 from workloads import Trace
 
@@ -273,7 +274,6 @@ def test_the_terminal_names_the_busiest_link_where_there_is_one() -> None:
 
 
 def test_without_links_the_section_says_why() -> None:
-    assert describe_links(None, 5) == {"links": [], "idle_links": None, "reason": WITHOUT_LINKS}
     assert describe_links(network_of(DGX), 5)["reason"] == "nothing was moved over links"
     assert describe_links(network_of(DGX), 5)["links"] == []
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 
+from simulator import summary_sections
 from simulator.engine.recorder import Outcome
 from simulator.metrics import Rows
 from simulator.scenario import Scenario
@@ -66,7 +70,8 @@ def test_the_difference_counts_only_while_both_wait() -> None:
 
 
 def test_without_tenants_it_says_so() -> None:
-    found = describe_tenants(rows_of([(0, 1, 2, 6, 10, 5)]), None, 0, SECOND)
+    data: Any = SimpleNamespace(trace=SimpleNamespace(tenant=None))
+    found = summary_sections.tenants(data, rows_of([(0, 1, 2, 6, 10, 5)]), 0, SECOND)
     assert found["by_tenant"] is None and "no tenants" in found["reason"]
 
 

@@ -66,6 +66,7 @@ class Rows:
     code: Ints
     attempts: npt.NDArray[np.int16]
     migrations: npt.NDArray[np.int16]
+    prefill_replica: npt.NDArray[np.int32]
 
     def __len__(self) -> int:
         return len(self.row)
@@ -109,6 +110,7 @@ def arrived_rows(cluster: Cluster) -> Rows:
         code=pick(np.asarray(workload.class_codes, dtype=np.int64)),
         attempts=pick(columns["attempts"]),
         migrations=pick(columns["migrations"]),
+        prefill_replica=pick(columns["prefill_replica"]),
     )
 
 

@@ -61,7 +61,8 @@ class RunResult:
         recorder = self.data.cluster.recorder
         blocks = np.array([replica.kv.total_blocks for replica in self.data.cluster.replicas], dtype=np.int64)
         samples, interval_ns = recorder.timeline.columns(), recorder.sample_interval_ns
-        power_w = power_watts(samples, interval_ns, idle_watts(self.data.pools, len(blocks)))
+        idle = idle_watts(self.data.pools, len(blocks))
+        power_w = power_watts(samples, interval_ns, idle, self.data.cluster.control)
         return timeseries_table(samples, interval_ns, blocks, power_w)
 
     @cached_property

@@ -41,6 +41,7 @@ REQUEST_COLUMNS: dict[str, str] = {
     "reason": "string?",
     "attempts": "int64",
     "migrations": "int64",
+    "prefill_replica": "int32?",
 }
 """Columns of ``requests`` and their types (``?``: may be null), one row a request that arrived, in trace order.
 
@@ -53,6 +54,8 @@ REQUEST_COLUMNS: dict[str, str] = {
 - ``reason`` says why a request didn't finish.
 - ``attempts`` is how often it was begun with nothing (by its client, or by the server after a loss): times, tokens and
   ``cached_tokens`` are those of the last attempt; ``migrations`` is how often it moved with its KV.
+- ``replica`` is where it was last; ``prefill_replica``, with prefill and decode apart, the one that computed its prompt
+  and handed it over, null for a request that stayed.
 """
 
 TIMESERIES_COLUMNS: dict[str, str] = {
@@ -128,6 +131,7 @@ def requests_table(rows: Rows, class_names: Sequence[str], reasons: Mapping[int,
         "reason": _reason_column(rows, reasons),
         "attempts": from_numpy(rows.attempts.astype(np.int64)),
         "migrations": from_numpy(rows.migrations.astype(np.int64)),
+        "prefill_replica": from_numpy(rows.prefill_replica, rows.prefill_replica >= 0),
     }
     return pa.table(columns, schema=schema("requests"))
 

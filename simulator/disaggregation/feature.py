@@ -173,6 +173,7 @@ class DisaggregationFeature:
             self.chooser = Routers(control.arrivals, self.decode_scope, by_role[MIXED])
             prefilling = by_role[PREFILL]
         decoding = self._decoding if self._make_chooser is None else range(len(self._roles))
+        self._mixed = frozenset(by_role[MIXED])
         self._longest = min(cluster.replicas[index].limits.max_model_len for index in decoding)
         self._at: list[dict[Handover, None]] = [{} for _ in cluster.replicas]  # on their way there
         self._queues: list[deque[Handover]] = [deque() for _ in cluster.replicas]  # of them, those without memory
@@ -189,17 +190,12 @@ class DisaggregationFeature:
     def _arrives(self, sequence: Request, now: int) -> bool:
         """Refuse what can't be decoded; send the request its way if the decode replica is chosen beforehand."""
         control = self.control
-        room = self._longest - sequence.prompt_tokens
-        if room <= 0:
-            reason = (
-                f"prompt of {sequence.prompt_tokens} tokens leaves no room for an answer within max_model_len = "
-                f"{self._longest} tokens where it would decode"
-            )
-            control.conclude(sequence, now, Outcome.REJECTED, reason)
-            return True
-        if sequence._output_tokens > room:
-            sequence._output_tokens = room
-            control.cluster.num_truncated += 1
+        control.cluster.recorder.prefill_replica[sequence.request_id] = -1
+        if sequence.prompt_tokens + sequence._output_tokens > self._longest:
+            if self._mixed and not self.reserves_early:
+                return self._arrives_long(sequence, now)
+            if not self._fit(sequence, now):
+                return True
         if not self.reserves_early:
             return False
         handover = Handover(self, sequence)
@@ -209,6 +205,29 @@ class DisaggregationFeature:
             target = self.choose_decode(handover)
             if target is not None:
                 handover.ask(target)
+        return True
+
+    def _arrives_long(self, sequence: Request, now: int) -> bool:
+        """Send a request that is too long for replicas of role ``decode``, which may not come to one."""
+        source = self.chooser.prefill(sequence)
+        if source is None:
+            self.control.on_no_replica(sequence, now)
+        elif source in self._mixed or self._fit(sequence, now):
+            self.control.send(sequence, source, now)
+        return True
+
+    def _fit(self, sequence: Request, now: int) -> bool:
+        """Cut a request to what can be decoded; one whose prompt is too long is refused: return False."""
+        room = self._longest - sequence.prompt_tokens
+        if room <= 0:
+            reason = (
+                f"prompt of {sequence.prompt_tokens} tokens leaves no room for an answer within max_model_len = "
+                f"{self._longest} tokens where it would decode"
+            )
+            self.control.conclude(sequence, now, Outcome.REJECTED, reason)
+            return False
+        sequence._output_tokens = room
+        self.control.cluster.num_truncated += 1
         return True
 
     def _begin_beside(self, handover: Handover) -> None:
@@ -262,7 +281,7 @@ class DisaggregationFeature:
             return False
         transit = known if isinstance(known, Handover) else Handover(self, sequence)
         control.replica_of(sequence).detach(sequence)
-        transit.source = sequence.replica
+        transit.source = control.cluster.recorder.prefill_replica[sequence.request_id] = sequence.replica
         transit.prefilled_ns = now
         if self.first_token != "streamed" and sequence.base_generated == 1:
             # The client hasn't seen it: it comes from the replica that decodes.

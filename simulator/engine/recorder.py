@@ -59,6 +59,7 @@ class Recorder:
             "migrations": column(np.int16, 0),
             "itl_max_ns": column(np.int64, -1),
             "replica": column(np.int32, -1),
+            "prefill_replica": column(np.int32, -1),
             "outcome": column(np.int8, Outcome.UNFINISHED),
         }
         self.arrival = self.columns["arrival_ns"].data
@@ -74,6 +75,7 @@ class Recorder:
         self.migrations = self.columns["migrations"].data
         self.itl_max = self.columns["itl_max_ns"].data
         self.replica = self.columns["replica"].data
+        self.prefill_replica = self.columns["prefill_replica"].data
         self.outcome = self.columns["outcome"].data
         self.reasons: dict[int, str] = {}
         self.itl = [DurationHistogram() for _ in range(num_classes)]

@@ -15,6 +15,7 @@ from simulator.engine.clock import NS_PER_S
 from simulator.power.constants import JOULES_PER_KWH
 
 if TYPE_CHECKING:
+    from simulator.engine.control import Control
     from simulator.metrics import Rows
     from simulator.run_data import PoolData, RunData
 
@@ -33,8 +34,10 @@ def idle_watts(pools: Sequence[PoolData], num_replicas: int) -> Floats:
     return watts
 
 
-def power_watts(samples: Mapping[str, Ints], interval_ns: int, idle: Floats) -> Floats:
+def power_watts(samples: Mapping[str, Ints], interval_ns: int, idle: Floats, control: Control | None = None) -> Floats:
     """Return the mean power of a replica's accelerators over the interval that ends with each sample, shape (n,).
+
+    While a replica is given back (`Control.up_ns`) it draws nothing.
 
     Parameters
     ----------
@@ -50,7 +53,12 @@ def power_watts(samples: Mapping[str, Ints], interval_ns: int, idle: Floats) -> 
     gained = np.where(first, energy[order], gained)
     watts = np.empty(len(gained))
     watts[order] = gained / interval_ns
-    return watts + idle[replica]
+    if control is None or not control.any_down:
+        return watts + idle[replica]
+    ends = samples["t_ns"].tolist()
+    up = [control.up_ns(i, max(0, end - interval_ns), end) for i, end in zip(replica.tolist(), ends, strict=True)]
+    share: Floats = np.array(up, dtype=np.float64) / interval_ns
+    return watts + idle[replica] * share
 
 
 def energy_section(data: RunData, rows: Rows, *, up_ns: Mapping[int, int] | None = None) -> dict[str, Any]:
@@ -127,7 +135,7 @@ def _peaks(data: RunData, idle: Floats) -> tuple[list[float | None], float | Non
     """Return the largest sampled power of each replica, and of all together; None where nothing was sampled."""
     recorder = data.cluster.recorder
     samples = recorder.timeline.columns()
-    watts = power_watts(samples, recorder.sample_interval_ns, idle)
+    watts = power_watts(samples, recorder.sample_interval_ns, idle, data.cluster.control)
     if not len(watts):
         return [None] * len(idle), None
     peaks = np.zeros(len(idle))

@@ -15,7 +15,7 @@ from policies.batching.sarathi import Sarathi
 from policies.batching.vllm_v1 import VllmV1
 from simulator.engine.recorder import Outcome
 from tests.disaggregation.support import KV_BYTES, SGLANG, STREAMED, VLLM, disaggregation, network, serve
-from tests.engine.support import MS, LinearCost, Request, build, fingerprint
+from tests.engine.support import MS, LinearCost, Request, build, check_invariants, fingerprint
 from tests.engine.test_control import ACTS, REQUESTS, Acts
 
 PD = ["prefill", "decode"]
@@ -150,6 +150,7 @@ def test_decode_replicas_take_turns_and_mixed_ones_keep_what_they_get() -> None:
     roles = ["prefill", "mixed", "decode", "decode"]
     cluster, feature = serve([Request(i * 500 * MS, 100, 3) for i in range(4)], roles, keys=VLLM)
     assert cluster.recorder.columns["replica"].tolist() == [2, 1, 3, 1]
+    assert cluster.recorder.columns["prefill_replica"].tolist() == [0, -1, 0, -1]
     assert feature.describe()["handovers"] == 2
 
 
@@ -157,6 +158,21 @@ def test_what_can_not_be_decoded_is_refused_at_once() -> None:
     cluster, _ = serve([Request(0, 200, 3)], PD, keys=VLLM, blocks=10, max_len=150)
     assert cluster.recorder.columns["outcome"][0] == Outcome.REJECTED
     assert "where it would decode" in cluster.recorder.reasons[0]
+
+
+def test_what_is_too_long_to_decode_there_is_served_where_it_stays() -> None:
+    feature = disaggregation(["prefill", "mixed", "decode"], **VLLM)
+    requests = [Request(i * 500 * MS, *lengths) for i, lengths in enumerate([(100, 3), (200, 3), (200, 3), (100, 80)])]
+    cluster = build(requests, replicas=3, features=[feature])
+    cluster.make_network = partial(network, replicas=3, gbit_per_s=8.0)
+    feature._longest = 150  # as of a decode pool of its own
+    cluster.run()
+    cluster.stop()
+    check_invariants(cluster, drained=True)
+    columns = cluster.recorder.columns
+    assert columns["outcome"].tolist() == [Outcome.FINISHED, Outcome.FINISHED, Outcome.REJECTED, Outcome.FINISHED]
+    assert columns["replica"].tolist() == [2, 1, -1, 1]
+    assert columns["output_tokens"].tolist() == [3, 3, 0, 80]
 
 
 def test_a_lost_decode_replica_is_replaced_while_the_kv_is_still_there() -> None:

@@ -366,6 +366,7 @@ def request_rows(draw: st.DrawFn) -> dict[str, Any]:
         "code": 0,
         "attempts": 1,
         "migrations": 0,
+        "prefill_replica": -1,
     }
 
 

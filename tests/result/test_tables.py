@@ -34,6 +34,7 @@ REQUEST_DTYPES = {
     "reason": "string",
     "attempts": "int64",
     "migrations": "int64",
+    "prefill_replica": "Int32",
 }
 TIMESERIES_DTYPES = {
     "t_s": "float64",
@@ -147,6 +148,7 @@ def one_row(prompt: int, output: int, cached: int) -> Rows:
         code=column(0),
         attempts=column(1),
         migrations=column(0),
+        prefill_replica=column(0),
     )
 
 

@@ -36,6 +36,7 @@ def rows_of(table: list[tuple[int, int, int, int, int, int]]) -> Rows:
         code=zeros,
         attempts=np.ones(n, dtype=np.int64),
         migrations=zeros,
+        prefill_replica=zeros - 1,
     )
 
 

@@ -54,6 +54,12 @@ def test_only_the_time_that_replicas_are_up_is_paid_for() -> None:
     assert pool["started"] > 0
     assert summary["cost"]["gpu_hours"] == pytest.approx(pool["replica_s"] / 3600, rel=0.05)  # less before the first
     assert summary["cost"]["total"] == pytest.approx(3.6 * summary["cost"]["gpu_hours"])
+    samples = result.timeseries
+    interval_s = result.scenario["measure"]["sample_interval_s"]
+    sampled_j = samples.groupby("replica")["power_w"].sum() * interval_s
+    for replica, told in enumerate(summary["energy"]["replicas"]):  # less the end, which is shorter than an interval
+        assert told["accelerators_j"] - 700 * interval_s <= sampled_j[replica] <= told["accelerators_j"] + 1e-6
+    assert samples["power_w"][(samples["replica"] == 2) & (samples["t_s"] <= 1.0)].eq(0).all()
     always = run(scenario({"replicas": 3}), trace=trace(200, 20.0)).summary
     assert summary["cost"]["gpu_hours"] / summary["window"]["duration_s"] < (
         always["cost"]["gpu_hours"] / always["window"]["duration_s"]

@@ -24,6 +24,7 @@ SECTIONS = (
     "kv_tiers",
     "swap_links",
     "models",
+    "model_swap",
 )
 """Sections of the summary that features fill; null in a run without the feature."""
 
@@ -50,6 +51,10 @@ def make_features(resolved: Resolved, configs: Sequence[ReplicaConfig], trace: T
         from simulator.several_models.making import make_routing
 
         features.append(make_routing(resolved, trace))
+    if scenario.cluster.model_swap is not None:
+        from simulator.several_models.making import make_swapping
+
+        features.append(make_swapping(resolved, trace))
     if scenario.admission is not None:
         from simulator.admission.making import make_admission
 

@@ -27,6 +27,7 @@ from simulator.scenario_faults import Faults
 from simulator.scenario_keys import anchor_paths, set_key
 from simulator.scenario_kv_budget import KVBudgetRef
 from simulator.scenario_kv_tiers import KVTiers
+from simulator.scenario_model_swap import ModelSwap
 from simulator.scenario_network import NetworkPart
 from simulator.scenario_offload import Offload
 from simulator.scenario_power import PoolPower, Power
@@ -453,6 +454,8 @@ class Cluster(Part):
     """How many replicas pools with ``max_replicas`` have; left out: always as many."""
     start_up: StartUp = Field(default_factory=lambda: StartUp())
     """What starting a replica takes."""
+    model_swap: ModelSwap | None = None
+    """Which pools share their GPUs, one model loaded at a time; left out: none."""
     drain: Literal["requeue", "finish"] = "requeue"
     """What becomes of requests that wait at a replica that is to end. ``requeue``: they are sent elsewhere.
     ``finish``: they are served there. Running ones end there either way, or migrate."""

@@ -102,6 +102,12 @@ def _models(summary: Mapping[str, Any]) -> Iterator[Line]:
     if refused := models["not_served"]:
         shown = ", ".join(f"{name} ({number:,})" for name, number in refused.items())
         yield "Not served", f"{shown}: 'workload.models' says which model serves which name", "yellow"
+    if (swap := summary["model_swap"]) is not None:
+        text = f"{swap['swaps']:,} on {plural(swap['machines'], 'machine')}"
+        if swap["swap_s"]["mean"] is not None:
+            read = sum(swap["bytes"].values())
+            text += f" in {span(swap['swap_s']['mean'])} each, {number(read / 1e9)} GB of weights read"
+        yield "Model swaps", f"{text}; {swap['requests_that_waited']:,} requests waited for one", ""
 
 
 def _latency_table(summary: Mapping[str, Any]) -> Any:
@@ -220,9 +226,12 @@ def _throughput(figures: Mapping[str, Any]) -> str:
 
 
 def _accelerators(summary: Mapping[str, Any]) -> str:
+    swap = summary["model_swap"]
+    again = [] if swap is None else list(swap["pools"])[1:]  # on the first one's GPUs
     pools = [
         f"{pool['gpus']:,} x {pool['accelerator']} in {plural(pool['replicas'], 'replica')}"
         for pool in summary["pools"]
+        if pool["name"] not in again
     ]
     busy = [r["utilization"] for r in summary["replicas"] if r["utilization"] is not None]
     parts = [" and ".join(pools)] if pools else [plural(len(summary["replicas"]), "replica")]

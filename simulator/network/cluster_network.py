@@ -272,8 +272,17 @@ def pool_nodes(resolved: Resolved, replicas: Sequence[int] | None = None) -> lis
         Of each pool; None: as many as the scenario lets it have.
     """
     counts = [each.max_replicas for each in resolved.pools] if replicas is None else replicas
+    swap = resolved.scenario.cluster.model_swap
+    order = [each.pool.name for each in resolved.pools if swap is not None and each.pool.name in swap.pools]
     return [
-        PoolNodes(each.pool.name, each.node, each.accelerator, each.plan, count)
+        PoolNodes(
+            each.pool.name,
+            each.node,
+            each.accelerator,
+            each.plan,
+            count,
+            same_as=order[0] if each.pool.name in order[1:] else None,
+        )
         for each, count in zip(resolved.pools, counts, strict=True)
     ]
 

@@ -31,6 +31,8 @@ class PoolNodes:
         None: nodes are made up, see `made_up_node`.
     replicas
         As the scenario counts them: attention data parallel ranks are parts of one.
+    same_as
+        Name of the pool before it whose GPUs its replicas have too, one after the other; None: they have their own.
     """
 
     name: str
@@ -38,6 +40,7 @@ class PoolNodes:
     accelerator: Accelerator
     plan: ParallelPlan
     replicas: int
+    same_as: str | None = None
 
     @property
     def num_engines(self) -> int:
@@ -92,7 +95,12 @@ def place(
     nodes: list[Node] = []
     placements: list[tuple[tuple[int, int], ...]] = []
     used: dict[tuple[str, int], tuple[int, int]] = {}  # last node of each type, and its GPUs in use
+    of_pool: dict[str, list[tuple[tuple[int, int], ...]]] = {}
     for pool in pools:
+        if pool.same_as is not None:
+            placements += of_pool[pool.same_as]
+            continue
+        before = len(placements)
         kind = pool.node or made_up_node(pool.accelerator, pool.plan)
         key = (kind.name, kind.gpus)
         if separate:
@@ -112,6 +120,7 @@ def place(
                 used[key] = node, taken + want
             each = pool.plan.rank_gpus
             placements += [tuple(placed[at : at + each]) for at in range(0, ranks, each)]
+        of_pool[pool.name] = placements[before:]
     return tuple(nodes), tuple(placements)
 
 

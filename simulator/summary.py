@@ -40,6 +40,7 @@ from simulator.overload import judge_overload
 from simulator.power.accounting import energy_section
 
 if TYPE_CHECKING:
+    from simulator.models.spec import ModelSpec
     from simulator.run_data import Objectives, PoolData, RunData
 
 SCHEMA_VERSION = 1
@@ -113,7 +114,7 @@ def summarize(data: RunData, rows: Rows) -> dict[str, Any]:
         ),
         "energy": energy_section(data, rows, up_ns=_up_ns(data, 0, cluster.end_ns)),
         "replicas": _replicas(data, rows),
-        "pools": [_pool(pool) for pool in data.pools],
+        "pools": [_pool(pool, pool.model or data.model) for pool in data.pools],
         "costs": {"sources": _unique(source for pool in data.pools for source in pool.cost_sources)},
         "notes": notes,
         "definitions": dict(DEFINITIONS),
@@ -390,9 +391,10 @@ def _replicas(data: RunData, rows: Rows) -> list[dict[str, Any]]:
     return described
 
 
-def _pool(pool: PoolData) -> dict[str, Any]:
+def _pool(pool: PoolData, model: ModelSpec) -> dict[str, Any]:
     return {
         "name": pool.name,
+        "model": model.name,
         "accelerator": pool.accelerator,
         "replicas": len(pool.replicas),
         "gpus_per_replica": pool.gpus_per_replica,

@@ -63,6 +63,7 @@ def test_each_model_is_served_as_it_would_be_alone() -> None:
     told = both.summary["models"]
     assert told["requests"] == {SMALL: int((~others).sum()), OTHER: int(others.sum())}
     assert told["not_served"] == {}
+    assert [pool["model"] for pool in both.summary["pools"]] == [SMALL, OTHER]
     assert "Models" in {label for label, _, _ in details(both.summary)}
 
 

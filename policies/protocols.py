@@ -800,6 +800,10 @@ class QueueingPolicy(Policy):
         """Return the tenant, one of ``tenants.waiting`` (not empty), whose first request is the next to consider."""
         raise NotImplementedError
 
+    def named_tenants(self) -> Sequence[str]:
+        """Return the tenants that its parameters name, so that the run can say which of them the trace hasn't."""
+        return ()
+
     def came(self, tenant: str, tenants: TenantsView) -> None:
         """Hear that a request comes of a tenant who has none waiting; ``tenants.waiting`` is still without it."""
 

@@ -167,6 +167,7 @@ def build(resolved: Resolved, trace: Trace, *, stepwise: bool = False, keep_batc
         make_network=_network_maker(resolved),
     )
     _note_unused(trace, scenario, notes, by_model=has_several_models(resolved))
+    _note_unknown_tenants(trace, pools, notes)
     measure = scenario.measure
     until_ns = None if measure.until_s is None else to_ns(measure.until_s)
     stored = scenario.updated({"measure.sample_interval_s": interval_s}).to_mapping(everything=True)
@@ -318,6 +319,20 @@ def _note_unused(trace: Trace, scenario: Scenario, notes: list[str], *, by_model
         notes.append("the trace has deadlines, which nobody heeds; 'clients.deadlines: true' lets clients give up then")
     if trace.parent_id is not None and scenario.workload.loop.kind == "open":
         notes.append("the trace has sessions; the loop 'open' sends every turn at its own arrival time")
+
+
+def _note_unknown_tenants(trace: Trace, pools: Sequence[ResolvedPool], notes: list[str]) -> None:
+    """Say which tenants queueing policies have parameters for and the trace doesn't name."""
+    refs = [each.pool.queueing for each in pools if each.pool.queueing is not None]
+    policies = [registry.make("queueing", ref.name, ref.params) for ref in refs]
+    named = dict.fromkeys(name for policy in policies for name in policy.named_tenants())  # type: ignore[attr-defined]
+    if not named:
+        return
+    known = [] if trace.tenant is None else sorted({text for text in trace.tenant.texts() if text})
+    for tenant in named:
+        if tenant not in known:
+            hint = did_you_mean(tenant, known) if known else "; it names none"
+            notes.append(f"a weight without effect: the trace has no tenant {tenant!r}{hint}")
 
 
 # ------------------------------------------------------------------------------------------------------- replicas

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from policies import registry
 from policies.budget import KVBudget, ModelFacts
-from policies.protocols import KVBudgetPolicy
+from policies.protocols import KVBudgetPolicy, PolicyError
 from simulator.errors import InputError
 from simulator.models.dtypes import DTYPE_BYTES
 
@@ -49,7 +49,10 @@ def resolve_budget(pool: Pool, index: int, model: ModelSpec, plan: ParallelPlan)
     assert isinstance(policy, KVBudgetPolicy)
     where = f"cluster.pools.{index}.kv_budget"
     facts = model_facts(model, pool.dtypes.kv, pool.dtypes.activations)
-    budget = policy.budget(facts)
+    try:
+        budget = policy.budget(facts)
+    except PolicyError as error:
+        raise InputError(f"{where}: {error}") from error
     if budget.num_layers != model.num_layers:
         raise InputError(
             f"{where}: policy {policy.name!r} declares {budget.num_layers} layers, and {model.name} has "

@@ -202,6 +202,7 @@ def _resolve_pool(pool: Pool, index: int, model: ModelSpec) -> ResolvedPool:
         redundant_experts=pool.experts.redundant,
     )
     plan.check(model)
+    layout_notes: list[str] = []
     if node is not None and plan.tp > node.gpus:
         raise InputError(
             f"cluster.pools.{index}: tp={plan.tp} needs more GPUs than the {node.gpus} of a {node.name}; tensor "
@@ -212,6 +213,11 @@ def _resolve_pool(pool: Pool, index: int, model: ModelSpec) -> ResolvedPool:
             f"cluster.pools.{index}.cost: 'measured' is not modelled with context parallelism (cp={plan.cp}); use "
             "'fitted', 'roofline' or 'auto'"
         )
+    if plan.cp == 1 and plan.context != "ring":
+        layout_notes.append(f"parallel.context: {plan.context!r} has no effect with one context parallel rank (cp=1)")
+    if not plan.striped and (plan.cp == 1 or plan.context != "ring"):
+        why = "one context parallel rank (cp=1)" if plan.cp == 1 else f"context: {plan.context}"
+        layout_notes.append(f"parallel.striped: false has no effect with {why}; it is about the ring")
     defaults = _defaults(engine, accelerator, plan)
     batching = _batching(pool, engine, defaults)
     policy = registry.resolve("batching", batching["name"])
@@ -232,10 +238,15 @@ def _resolve_pool(pool: Pool, index: int, model: ModelSpec) -> ResolvedPool:
 
         check_shared_prefix(pool, limits, model, f"cluster.pools.{index}")
     budget = None
-    notes = list(defaults.notes)
+    notes = [*defaults.notes, *layout_notes]
     if pool.kv_budget is not None:
         from simulator.kv_budget import resolve_budget, without_prefixes
 
+        if policy.profile is not BatchingPolicy.profile:
+            raise InputError(
+                f"cluster.pools.{index}.kv_budget: batching policy {batching['name']!r} profiles its engine, which is "
+                "not modelled with a KV budget; leave one of them out"
+            )
         budget = resolve_budget(pool, index, model, plan)
         notes.append(
             f"KV budget {pool.kv_budget.name!r}: memory and time only; the accuracy of the answers isn't simulated, "

@@ -42,6 +42,10 @@ class Vtc(QueueingPolicy):
         self._lift: dict[str, float] = {}
         self._last_left: str | None = None
 
+    def named_tenants(self) -> tuple[str, ...]:
+        """Return those that have weights of their own."""
+        return tuple(self._weights)
+
     def counter(self, tenant: str, tenants: TenantsView) -> float:
         """Return a tenant's virtual counter: weighted tokens, over its weight, and what it was lifted by."""
         prompt = self._prompt_tokens.get(tenant, 0)

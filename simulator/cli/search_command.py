@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ over the rest."""
 
 _SHOWN = 10
 """Plans in the table without --all."""
+_LINE_S = 10.0
+"""Time between two lines on how far a search is, where standard error is no terminal, seconds."""
 _LEFT_OUT = frozenset({"--tp", "--pp", "--replicas"})
 
 _OPTIONS: tuple[tuple[str, Any, Any, Any], ...] = (
@@ -79,7 +82,7 @@ _OPTIONS: tuple[tuple[str, Any, Any, Any], ...] = (
     ),
     ("overwrite", bool, typer.Option("--overwrite", help="Replace an earlier search in DIR."), False),
     ("quiet", bool, typer.Option("--quiet", "-q", help="Print nothing but errors."), False),
-    ("no_progress", bool, typer.Option("--no-progress", help="No progress bar (none without a terminal)."), False),
+    ("no_progress", bool, typer.Option("--no-progress", help="No progress bar (without a terminal: lines)."), False),
 )
 
 
@@ -135,8 +138,11 @@ def _bar(wanted: bool) -> Iterator[Progress]:
 
     It is drawn by this thread, at each simulation that ends: other processes are forked while it is up.
     """
-    if not wanted or not sys.stderr.isatty():
+    if not wanted:
         yield lambda done, total, name: None
+        return
+    if not sys.stderr.isatty():
+        yield _lines(time.monotonic())
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -149,6 +155,20 @@ def _bar(wanted: bool) -> Iterator[Progress]:
             shown.update(task, completed=done, total=total, description=name[:60], refresh=True)
 
         yield progress
+
+
+def _lines(begun_s: float) -> Progress:
+    """Return what says every ten seconds, in a line, how far a search is."""
+    last_s = begun_s
+
+    def progress(done: int, total: int, name: str) -> None:
+        nonlocal last_s
+        now_s = time.monotonic()
+        if now_s - last_s >= _LINE_S:
+            last_s = now_s
+            print(f"{done:,} of {total:,} simulations after {now_s - begun_s:.0f} s", file=sys.stderr, flush=True)
+
+    return progress
 
 
 # ---------------------------------------------------------------------------------------------------------- table

@@ -61,6 +61,10 @@ _STATISTICS = ("mean", "p50", "p90", "p95", "p99", "max")
 Progress = Callable[[int, int, str], None]
 """Told how many simulations have ended, of how many, and the last one's plan."""
 
+MOST_REPLICAS = 100_000
+"""Replicas of all plans of a search together, a choice: 128 nodes of 8 GPUs have 7,000 for a dense model and 38,000 for
+one with experts. All are simulated, which takes about a second for a thousand with hardly anything to do."""
+
 
 # --------------------------------------------------------------------------------------------------------- target
 
@@ -376,7 +380,9 @@ def search(
     model, budget = load_model(base.model), budget_of(base, nodes, gpus)
     loaded = load_trace(base, trace)
     wide = wanted.must_sustain if fewer is None else fewer
-    every, refused = prune(base, model, budget, enumerate_plans(model, budget, only=only, fewer=wide), loaded)
+    plans = enumerate_plans(model, budget, only=only, fewer=wide)
+    _check_size(plans, budget)
+    every, refused = prune(base, model, budget, plans, loaded)
     if not every:
         raise InputError(refusal(base, model, budget, refused))
     guide = _baseline(base, model, budget, loaded)
@@ -416,6 +422,17 @@ def search(
     if place is not None:
         search_files.write(result, place)
     return result
+
+
+def _check_size(plans: Sequence[Plan], budget: Budget) -> None:
+    """Refuse a search that would hardly come to an end."""
+    replicas = sum(plan.replicas for plan in plans)
+    if replicas > MOST_REPLICAS:
+        raise InputError(
+            f"{budget.gpus:,} GPUs can be laid out in {len(plans):,} plans, of {replicas:,} replicas in all, more than "
+            f"a search takes ({MOST_REPLICAS:,}): name the sizes to try (--only tp=4,8 --only pp=1), or plan a part of "
+            "the GPUs for its share of the requests (--rate-scale)"
+        )
 
 
 def _scenario(given: Scenario | Mapping[str, Any] | str | PathLike[str]) -> Scenario:

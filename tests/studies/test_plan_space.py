@@ -17,6 +17,7 @@ from simulator.resolve import Resolved
 from simulator.scenario import Scenario
 from simulator.studies import plan_space
 from simulator.studies.plan_space import Budget, Infeasible, Plan, check, enumerate_plans, heuristic, prune, refusal
+from simulator.studies.search import search
 
 DENSE = load_model("llama-3.1-8b")
 LARGE = load_model("llama-3.1-70b")
@@ -196,3 +197,9 @@ def test_context_parallel_ranks_share_a_node_with_tensor_parallel_ones_as_the_sc
     assert isinstance(found, Resolved) and found.pools[0].plan.context == "ulysses"
     across = check(base, DENSE, budget, next(plan for plan in plans if plan.gpus_per_replica == 8))
     assert isinstance(across, Infeasible) and across.kind == "nodes"
+
+
+def test_a_search_that_would_hardly_end_is_refused_with_what_to_narrow() -> None:
+    keys: dict[str, object] = {"workload": {"trace": "bundled:burstgpt-style"}}
+    with pytest.raises(InputError, match=r"100,000 GPUs can be laid out in 3,\d+ plans.*--only tp=4,8"):
+        search(keys, gpus=100_000)

@@ -317,6 +317,8 @@ def _note_unused(trace: Trace, scenario: Scenario, notes: list[str], *, by_model
         notes.append("the trace names adapters; they are not modelled yet")
     if trace.deadline_s is not None and not (scenario.clients is not None and scenario.clients.deadlines):
         notes.append("the trace has deadlines, which nobody heeds; 'clients.deadlines: true' lets clients give up then")
+    if trace.deadline_s is None and scenario.clients is not None and scenario.clients.deadlines:
+        notes.append("clients.deadlines is on and changes nothing: the trace has no deadlines (deadline_s)")
     if trace.parent_id is not None and scenario.workload.loop.kind == "open":
         notes.append("the trace has sessions; the loop 'open' sends every turn at its own arrival time")
 

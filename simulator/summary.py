@@ -359,8 +359,9 @@ def _memory(data: RunData) -> dict[str, Any]:
 
 
 def _replicas(data: RunData, rows: Rows) -> list[dict[str, Any]]:
-    """Return what each replica did over the whole run."""
+    """Return what each replica did over the whole run; its utilization is of the time that it was paid for."""
     cluster = data.cluster
+    up_ns = _up_ns(data, 0, cluster.end_ns)
     number = len(cluster.replicas)
     sent = np.bincount(rows.replica[rows.replica >= 0], minlength=number)
     finished = np.bincount(rows.replica[rows.finished], minlength=number)
@@ -369,6 +370,7 @@ def _replicas(data: RunData, rows: Rows) -> list[dict[str, Any]]:
     for replica in cluster.replicas:
         counters, blocks = replica.counters, replica.kv.total_blocks
         pool = pool_of.get(replica.index)
+        time_ns = cluster.end_ns if up_ns is None else up_ns[replica.index]
         described.append(
             {
                 "replica": replica.index,
@@ -376,7 +378,7 @@ def _replicas(data: RunData, rows: Rows) -> list[dict[str, Any]]:
                 "requests": int(sent[replica.index]),
                 "finished": int(finished[replica.index]),
                 "steps": counters.steps,
-                "utilization": counters.busy_ns / cluster.end_ns if cluster.end_ns else None,
+                "utilization": counters.busy_ns / time_ns if time_ns else None,
                 "prefill_tokens": counters.prefill_tokens,
                 "decode_tokens": counters.decode_tokens,
                 "padding_tokens": counters.padding_tokens,

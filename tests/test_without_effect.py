@@ -52,6 +52,13 @@ def test_what_does_not_go_together_is_refused_with_its_key(model: str, pool: dic
         resolve(Scenario.from_mapping({"model": model, "cluster": {"pools": [pool]}}))
 
 
+def test_deadlines_that_the_trace_has_not_are_noted() -> None:
+    ones = np.ones(1, dtype=np.int64)
+    trace = Trace(arrival_s=np.zeros(1), prompt_tokens=ones, output_tokens=ones)
+    notes = run({"model": "llama-3.1-8b", "clients": {"deadlines": True}}, trace=trace).summary["notes"]
+    assert "clients.deadlines is on and changes nothing: the trace has no deadlines (deadline_s)" in notes
+
+
 def test_weights_of_tenants_that_the_trace_has_not_are_noted() -> None:
     ones = np.ones(2, dtype=np.int64)
     keys = {"model": "llama-3.1-8b", "cluster": {"pools": [{"queueing": {"name": "vtc"}}]}}

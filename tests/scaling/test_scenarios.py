@@ -54,6 +54,13 @@ def test_only_the_time_that_replicas_are_up_is_paid_for() -> None:
     assert pool["started"] > 0
     assert summary["cost"]["gpu_hours"] == pytest.approx(pool["replica_s"] / 3600, rel=0.05)  # less before the first
     assert summary["cost"]["total"] == pytest.approx(3.6 * summary["cost"]["gpu_hours"])
+    for told in summary["replicas"]:
+        busy_ns = result.data.cluster.replicas[told["replica"]].counters.busy_ns
+        control = result.data.cluster.control
+        assert control is not None
+        up_ns = control.up_ns(told["replica"], 0, result.data.cluster.end_ns)
+        assert told["utilization"] == (busy_ns / up_ns if up_ns else None)
+        assert up_ns >= busy_ns
     samples = result.timeseries
     interval_s = result.scenario["measure"]["sample_interval_s"]
     sampled_j = samples.groupby("replica")["power_w"].sum() * interval_s

@@ -26,6 +26,7 @@ import math
 import random
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -681,6 +682,12 @@ class FakeRunning:
     predicted_output_tokens: float = math.nan
 
 
+@cache
+def _running(replica: int, number: int) -> tuple[FakeRunning, ...]:
+    """Return so many requests of a replica, not all alike; made once, as routers are asked thousands of times."""
+    return tuple(FakeRunning(1000 * replica + i, 160 - i, i % 2, i % 5 != 4) for i in range(number))
+
+
 @dataclass(frozen=True)
 class FakeLoad:
     """A replica's load; see `policies.protocols.ReplicaLoadView`."""
@@ -718,7 +725,7 @@ class FakeLoad:
         waiting = requests - running
         return cls(
             replica,
-            tuple(FakeRunning(1000 * replica + i, 160 - i, i % 2, i % 5 != 4) for i in range(running)),
+            _running(replica, running),
             used_blocks=10 * running,
             num_waiting=waiting,
             waiting_blocks=10 * waiting,

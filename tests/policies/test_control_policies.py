@@ -164,7 +164,7 @@ def test_by_kv_usage():
 def test_by_objectives():
     loads = [FakeLoad(i, running(16), used_blocks=100) for i in range(3)]
     good, late = FakeEnded(99.0, 1.0, 0.05), FakeEnded(99.0, 3.0, 0.05)
-    policy = Slo(patience_s=20.0, high=0.95)
+    policy = Slo(ttft_s=2.0, tpot_s=0.1, patience_s=20.0, high=0.95)
     assert policy.decide(FakeScaling(loads, now_s=100.0, all_ended=[good] * 8 + [late] * 2)) == 4
     assert policy.decide(FakeScaling(loads, now_s=100.0, num_starting=1, all_ended=[late])) == 4  # one is coming
     assert policy.decide(FakeScaling(loads, now_s=100.0, all_ended=[good] * 19 + [late])) == 3
@@ -172,7 +172,7 @@ def test_by_objectives():
     assert policy.decide(FakeScaling(loads, now_s=120.0, all_ended=[good])) == 2
     assert policy.decide(FakeScaling(loads, now_s=120.0, longest_wait_s=5.0)) == 4
     full = [FakeLoad(i, running(16), used_blocks=500) for i in range(3)]
-    policy = Slo(patience_s=0.0)
+    policy = Slo(ttft_s=2.0, tpot_s=0.1, patience_s=0.0)
     assert policy.decide(FakeScaling(full, now_s=100.0, all_ended=[good])) == 3
 
 

@@ -25,7 +25,7 @@ from simulator.errors import InputError, did_you_mean
 from simulator.memory import DEFAULT_GPU_MEMORY_UTILIZATION, MemoryPlan, MemoryTooSmallError, plan_memory
 from simulator.models import ModelSpec, load_model
 from simulator.parallel import ParallelPlan
-from simulator.scenario import Pool, Scenario
+from simulator.scenario import Cluster, Pool, Scenario
 from simulator.scenario_keys import is_model_file, is_package_name, is_policy_file, is_profile_file
 
 if TYPE_CHECKING:
@@ -120,6 +120,7 @@ def resolve(scenario: Scenario) -> Resolved:
     data["cluster"]["pools"] = [each.pool.model_dump(mode="json", by_alias=True, exclude_none=True) for each in pools]
     data["router"] = _full_policy("routing", data["router"])
     notes: list[str] = []
+    notes += _notes_without_effect(scenario.cluster)
     if scenario.cluster.rescheduler is not None:
         data["cluster"]["rescheduler"] = _full_policy("rescheduling", data["cluster"]["rescheduler"])
     if scenario.cluster.scaler is not None:
@@ -150,6 +151,19 @@ def resolve(scenario: Scenario) -> Resolved:
     if disaggregated:
         notes += notes_on(resolved.disaggregation, pools, resolved.predictor.kind)
     return Resolved(resolved, model, pools, tuple(notes))
+
+
+def _notes_without_effect(cluster: Cluster) -> list[str]:
+    """Return a note on each part that is set and that nothing asks for."""
+    idle = {"migration": "rescheduler"} if cluster.rescheduler is None else {}
+    if cluster.scaler is None:
+        idle |= {"start_up": "scaler", "drain": "scaler"}
+    default = Cluster()
+    return [
+        f"cluster.{key} has no effect without a {owner}"
+        for key, owner in idle.items()
+        if getattr(cluster, key) != getattr(default, key)
+    ]
 
 
 def policy_maker(kind: str, name: str, params: Mapping[str, Any]) -> Callable[[], Policy]:

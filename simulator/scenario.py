@@ -471,9 +471,10 @@ class Cluster(Part):
             if "max_replicas" not in given and given:
                 raise ValueError(f"pools.{index}: 'min_replicas' needs 'max_replicas'")
             if pool.max_replicas is not None and not (pool.min_replicas or 0) <= pool.replicas <= pool.max_replicas:
+                fewest = "" if pool.min_replicas is None else f"at least 'min_replicas' = {pool.min_replicas} and "
                 raise ValueError(
-                    f"pools.{index}: 'replicas' = {pool.replicas} must lie between 'min_replicas' = "
-                    f"{pool.min_replicas or 0} and 'max_replicas' = {pool.max_replicas}"
+                    f"pools.{index}: 'replicas' = {pool.replicas}, those at first, must be {fewest}at most "
+                    f"'max_replicas' = {pool.max_replicas}"
                 )
         if self.scaler is not None and all(pool.max_replicas is None for pool in self.pools):
             raise ValueError("a 'scaler' needs a pool with 'max_replicas'")

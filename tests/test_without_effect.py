@@ -36,6 +36,20 @@ def test_a_layout_without_effect_is_noted(parallel: dict[str, Any], said: list[s
     assert all(note.startswith(start) for note, start in zip(found, said, strict=True))
 
 
+def test_parts_of_the_cluster_that_nothing_asks_for_are_noted() -> None:
+    def found(**cluster: Any) -> list[str]:
+        keys = {"model": "llama-3.1-8b", "cluster": {"pools": [{"replicas": 2, **cluster.pop("pool", {})}], **cluster}}
+        return [note for note in resolve(Scenario.from_mapping(keys)).notes if "no effect" in note]
+
+    start = {"init_s": 5.0}
+    assert found() == []
+    assert found(start_up=start, migration={"max_stages": 2}) == [
+        "cluster.migration has no effect without a rescheduler",
+        "cluster.start_up has no effect without a scaler",
+    ]
+    assert found(pool={"max_replicas": 3}, scaler="queue", start_up=start, drain="finish") == []
+
+
 @pytest.mark.parametrize(
     ("model", "pool", "said"),
     [

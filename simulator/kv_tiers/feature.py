@@ -22,6 +22,7 @@ import numpy as np
 
 from simulator.engine.clock import NS_PER_S, to_s
 from simulator.engine.tiered_kv import TieredKVManager
+from simulator.errors import InputError
 from simulator.kv_tiers.levels import Figures, Level, PoolTiers, TierFigures, TierSpec
 from simulator.kv_tiers.replica_tiers import ReplicaTiers
 from simulator.kv_tiers.store import TierStore
@@ -61,10 +62,10 @@ class KVTiersFeature:
                 for spec, total in zip(pool.tiers, totals, strict=True):
                     if spec.where == "remote":
                         if remote is None:
-                            remote = _store(spec, unit_bytes, kv.unit_tokens)
+                            remote = _store(spec, unit_bytes, kv.unit_tokens, pool.pool)
                         levels.append(Level(spec, remote, total))
                     else:
-                        levels.append(Level(spec, _store(spec, unit_bytes, kv.unit_tokens), total))
+                        levels.append(Level(spec, _store(spec, unit_bytes, kv.unit_tokens, pool.pool), total))
                 ReplicaTiers(control, replica, kv, levels, pool.choice, unit_bytes, figures)
                 levels_made += levels
             self._made.append((pool, figures, levels_made))
@@ -74,7 +75,12 @@ class KVTiersFeature:
         return {"pools": {pool.pool: _described(pool, figures, levels) for pool, figures, levels in self._made}}
 
 
-def _store(spec: TierSpec, unit_bytes: int, unit_tokens: int) -> TierStore:
+def _store(spec: TierSpec, unit_bytes: int, unit_tokens: int, pool: str) -> TierStore:
+    if spec.capacity_bytes < unit_bytes:
+        raise InputError(
+            f"kv_tiers of pool {pool!r}: the tier {spec.where!r} of {spec.capacity_bytes / 1e6:.3g} MB holds not one "
+            f"block of {unit_tokens} tokens, which has {unit_bytes / 1e6:.3g} MB; raise its capacity_gib"
+        )
     return TierStore(spec.capacity_bytes // unit_bytes, unit_tokens, spec.eviction())
 
 

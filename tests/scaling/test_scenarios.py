@@ -130,7 +130,7 @@ def test_with_faults_and_clients_beside_it_stepwise_is_the_same(scaler: str) -> 
     ("pool", "cluster", "said"),
     [
         ({"max_replicas": 3}, {}, "is for clusters that scale"),
-        ({"replicas": 4, "max_replicas": 3}, {"scaler": "llumnix"}, "must lie between"),
+        ({"replicas": 4, "max_replicas": 3}, {"scaler": "llumnix"}, "must be at most"),
         ({"min_replicas": 1}, {"scaler": "llumnix"}, "'min_replicas' needs 'max_replicas'"),
         ({}, {"scaler": "llumnix"}, "needs a pool with 'max_replicas'"),
         ({}, {"scaler": "lumnix"}, "did you mean 'llumnix'"),

@@ -322,6 +322,7 @@ class Control:
         self._dead_by[index].add(by)
         now = self.now_ns
         replica = self.cluster.replicas[index]
+        replica.note_blocks()
         go_on = self._abort_transits(index)
         here = (sequence for sequence in self.live.values() if sequence.replica == index and sequence.on_replica)
         lost = [sequence for sequence in here if sequence.state is MOVING]

@@ -320,6 +320,14 @@ class Replica:
         """
         min(self.lanes, key=lambda lane: len(lane.sequences)).take_over(sequence)
 
+    def note_blocks(self) -> None:
+        """Note the fewest free blocks of the steps that ended before now, while what they held is still held."""
+        for lane in self.lanes:
+            done = lane.steps_done(self.env.now) if lane.steps else 0
+            if done:
+                free = self.kv.free_blocks - lane.blocks_after_first(done)
+                self.counters.least_free_kv_blocks = min(self.counters.least_free_kv_blocks, free)
+
     def lose_everything(self) -> list[Sequence]:
         """Stop dead at this instant; return the requests that were here, in the order of their arrival.
 

@@ -203,6 +203,35 @@ WAYS = st.sampled_from(
 )
 
 
+def test_what_a_lost_replica_held_at_most_counts_steps_that_ended_before() -> None:
+    # Lost at 40 ms, in a run that began at 20 ms, while a prompt computed before waits to be sent.
+    lengths = [
+        (0, 1, 2),
+        (0, 108, 2),
+        (1, 128, 1),
+        (1, 1, 1),
+        (1, 1, 1),
+        (1, 1, 1),
+        (1, 1, 1),
+        (0, 1, 1),
+        (11, 200, 40),
+    ]
+    cost = LinearCost(10 * MS, token=1000, kv=100)
+    options = {"policy": Sarathi, "cost": cost, "budget": 64, "max_len": 320, "async_scheduling": True, "blocks": 40}
+    peaks = []
+    for fast in (True, False):
+        cluster, _ = serve(
+            [Request(*each) for each in lengths],
+            ["prefill", "decode", "prefill"],
+            keys=VLLM,
+            others=[Acts([(40 * MS, "lose", 2, 0)])],
+            fast_forward=fast,
+            **options,
+        )
+        peaks.append(cluster.replicas[2].counters.peak_kv_blocks)
+    assert peaks == [15, 15]
+
+
 @pytest.mark.parametrize("policy", [VllmV1, Sarathi])
 @pytest.mark.parametrize(
     "options",

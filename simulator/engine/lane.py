@@ -59,6 +59,8 @@ class Lane:
     steps, start_ns, durations, ends
         The run of steps in flight: how many (0: none), since when, how long each takes, when each ends; there may be
         more of the latter two than steps, of a run that was cut.
+    looks_above
+        As of `simulator.power.step_energy.StepEnergy`.
     """
 
     __slots__ = (
@@ -73,7 +75,6 @@ class Lane:
         "_ended",
         "_idle",
         "_known_until_ns",
-        "_looks_above",
         "_num_copies",
         "_pending",
         "_policy",
@@ -91,6 +92,7 @@ class Lane:
         "index",
         "kv",
         "limits",
+        "looks_above",
         "plan",
         "policy_name",
         "prefilling",
@@ -146,7 +148,7 @@ class Lane:
         self._batches = replica.recorder.batches
         self._counters = replica.counters
         self._add_energy = replica.energy.adder(replica.energy_counters)
-        self._looks_above = replica.energy.looks_above
+        self.looks_above = replica.energy.looks_above
         # Runs no longer than this: a run cut by an arrival was computed in vain beyond the cut. Doubled when a run
         # used it up, brought down to what a cut run used; no result depends on it.
         self._run_limit = _SHORTEST_RUN_LIMIT
@@ -444,7 +446,7 @@ class Lane:
             replica.lane_ended(end_ns)
         else:
             counters.busy_ns += end_ns - self.start_ns
-        if plan.chunks or shape.decodes > self._looks_above:
+        if plan.chunks or shape.decodes > self.looks_above:
             self._add_energy(shape, self.durations, steps)
         if self._batches is not None:
             batch = (replica.index, self.index, self.start_ns, end_ns, steps, shape.decodes, shape.prefill_tokens)

@@ -458,12 +458,27 @@ class Replica:
         """Return what computing drew in the steps that are done, above idle and what a batch in flight draws anyway."""
         counters = self.counters
         return self.energy.total_pj(
-            steps=counters.steps,
-            decode_tokens=counters.decode_tokens,
-            padding_tokens=counters.padding_tokens,
-            attended=sum(lane.group.attended() for lane in self.lanes),
-            in_window=sum(lane.group.window_attended() for lane in self.lanes),
-            own_pj=self.energy_counters.own_pj,
+            counters.steps,
+            counters.decode_tokens,
+            counters.padding_tokens,
+            sum([lane.group.attended() for lane in self.lanes]),
+            sum([lane.group.window_attended() for lane in self.lanes]) if self.window is not None else 0,
+            self.energy_counters.own_pj,
+        )
+
+    def _decoded_pj(self, lane: Lane, done: int) -> int:
+        """Return `_computed_pj` after ``done`` steps of a run of decodes alone that need not be looked at.
+
+        They are linear in the totals, so they needn't be gone through.
+        """
+        counters, shape, group = self.counters, lane.shape, lane.group
+        return self.energy.total_pj(
+            counters.steps + done,
+            counters.decode_tokens + done * shape.decodes,
+            counters.padding_tokens + done * shape.padding_tokens,
+            group.attended(done),
+            group.window_attended(done) if self.window is not None else 0,
+            self.energy_counters.own_pj,
         )
 
     def _begun_pj(self, lane: Lane, done: int, at_ns: int) -> int:
@@ -477,22 +492,29 @@ class Replica:
         taken_ns = int(lane.durations[done])
         return self.energy.step_dynamic_pj(lane.shape, done, taken_ns) * (at_ns - begun_ns) // taken_ns
 
-    def energy_nj(self, at_ns: int) -> int:
-        """Return what the accelerators have drawn above idle until now, nanojoules.
+    def energy_nj(self, at_ns: int, busy_ns: int) -> int:
+        """Return what the accelerators have drawn above idle until now, nanojoules; a batch was in flight so long.
 
         A step in flight counts in proportion to its time.
         """
-        drawn = self._computed_pj() + self.energy.busy_mw * self._busy_ns(at_ns)
+        energy, lane = self.energy, self.lanes[0]
+        drawn, shape = energy.busy_mw * busy_ns, lane.shape
+        if lane.steps and not shape.chunks and 0 < shape.decodes <= lane.looks_above and self.num_stages == 1:
+            done = lane.steps_done(at_ns)
+            begun_ns = lane.ends[done - 1] if done else lane.start_ns
+            begun_pj = energy.decodes_pj(shape, done) * int(at_ns - begun_ns) // int(lane.durations[done])
+            return (drawn + self._decoded_pj(lane, done) + begun_pj) // 1000
+        drawn += self._computed_pj()
         for lane in self.lanes:
             if lane.steps:
                 done = lane.steps_done(at_ns)
-                drawn += self.energy.run_pj(lane.shape, lane.durations, done) + self._begun_pj(lane, done, at_ns)
+                drawn += energy.run_pj(lane.shape, lane.durations, done) + self._begun_pj(lane, done, at_ns)
         return drawn // 1000
 
     def stop(self, now_ns: int) -> None:
         """Bring everything up to now: the run is over, and what is left stays unfinished."""
         self.sample_until(now_ns)
-        self.energy_counters.total_nj = self.energy_nj(now_ns)
+        self.energy_counters.total_nj = self.energy_nj(now_ns, self._busy_ns(now_ns))
         for lane in self.lanes:
             lane.stop()
         self.counters.busy_ns = self._busy_ns(now_ns)
@@ -545,7 +567,9 @@ class Replica:
                     decode += done * lane.shape.decodes
                     steps += done
                     kv += lane.blocks_after_first(done + 1)  # and those of the step in flight
-            row = (at, self.index, running, waiting, kv, prefill, decode, self._busy_ns(at), steps, self.energy_nj(at))
+            busy_ns = self._busy_ns(at)
+            energy_nj = self.energy_nj(at, busy_ns)
+            row = (at, self.index, running, waiting, kv, prefill, decode, busy_ns, steps, energy_nj)
             self.recorder.timeline.append(row)
 
     def _sample_decodes(self, at_ns: npt.NDArray[np.int64]) -> None:

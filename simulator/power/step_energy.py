@@ -104,7 +104,7 @@ class StepEnergy:
         return -1 if self.experts_pj else self.watch_above
 
     def total_pj(
-        self, *, steps: int, decode_tokens: int, padding_tokens: int, attended: int, in_window: int, own_pj: int
+        self, steps: int, decode_tokens: int, padding_tokens: int, attended: int, in_window: int, own_pj: int
     ) -> int:
         """Return what computing drew above idle and ``busy_mw``, from a replica's totals."""
         return (
@@ -149,8 +149,12 @@ class StepEnergy:
 
     def step_dynamic_pj(self, shape: BatchShape, step: int, duration_ns: int) -> int:
         """Return what computing draws in the ``step``-th step of a run, the limit minded where it is looked at."""
-        energy = self.linear_pj(shape, step)
-        if not shape.chunks and shape.decodes <= self.watch_above:
+        energy = self.decodes_pj(shape, step)
+        if self.experts_pj:
+            energy += self.experts(shape)
+        if shape.chunks:
+            energy += self.chunks_pj(shape, step)
+        elif shape.decodes <= self.watch_above:
             return energy
         return energy if self.limit_mw is None else min(energy, self.limit_mw * duration_ns)
 
@@ -266,10 +270,12 @@ class StepEnergy:
 
     def run_pj(self, shape: BatchShape, durations: Durations, steps: int) -> int:
         """Return what computing drew in the first ``steps`` steps of a run."""
-        if shape.chunks:
-            return sum(self.step_dynamic_pj(shape, i, int(durations[i])) for i in range(steps))
         if not steps:
             return 0
+        if shape.chunks:
+            run = EnergyCounters()
+            self.adder(run)(shape, durations, steps)
+            return run.prompt_steps_pj - self.busy_mw * int(sum(durations[:steps]))
         if shape.decodes > self.watch_above and self.limit_mw is not None:
             room = np.asarray(durations[:steps], dtype=np.int64) * self.limit_mw
             return sum(np.minimum(self._decodes_each_pj(shape, steps), room).tolist())

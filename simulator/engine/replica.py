@@ -499,7 +499,8 @@ class Replica:
         """
         energy, lane = self.energy, self.lanes[0]
         drawn, shape = energy.busy_mw * busy_ns, lane.shape
-        if lane.steps and not shape.chunks and 0 < shape.decodes <= lane.looks_above and self.num_stages == 1:
+        decodes_alone = lane.steps and not shape.chunks and 0 < shape.decodes <= lane.looks_above
+        if decodes_alone and self.num_stages == 1 and not lane.plan.awaited:
             done = lane.steps_done(at_ns)
             begun_ns = lane.ends[done - 1] if done else lane.start_ns
             begun_pj = energy.decodes_pj(shape, done) * int(at_ns - begun_ns) // int(lane.durations[done])

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from policies import registry
-from policies.protocols import PolicyError
 from simulator.engine.sequence import Sequence
+from simulator.errors import InputError
 from tests.engine.support import fingerprint, simulate
 from tests.engine.test_fast_forward import COST, workloads
 
@@ -51,6 +51,6 @@ def test_an_engine_with_a_kv_budget_is_not_profiled() -> None:
 
     length = "lognormal:median=20,sigma=0.1,max=40"
     trace = generate("poisson", rate=1, requests=3, prompt=length, output=length, seed=1)
-    with pytest.raises(PolicyError, match="isn't modelled with a kv_budget"):
+    with pytest.raises(InputError, match=r"cluster\.pools\.0\.kv_budget: batching policy 'hygen'"):
         pool = {"kv_budget": "h2o", "engine": {"prefix_caching": False}}
         run({"preset": "hygen", "cluster": {"pools": [pool]}}, trace=trace)

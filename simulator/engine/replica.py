@@ -558,18 +558,23 @@ class Replica:
             return
         counters = self.counters
         running, waiting = self.num_running, len(self.waiting) + len(self.arriving)
+        kv_now, busy_ns, energy_nj = self.kv.used_blocks, 0, -1
         for at in range(first, end, interval):
-            kv, prefill, decode = self.kv.used_blocks, counters.prefill_tokens, counters.decode_tokens
-            steps = counters.steps
+            kv, prefill, decode = kv_now, counters.prefill_tokens, counters.decode_tokens
+            steps, in_flight = counters.steps, False
             for lane in self.lanes:
+                if not lane.steps:
+                    continue
+                in_flight = True
                 done = lane.steps_done(at)
                 if done:
                     prefill += done * lane.shape.prefill_tokens
                     decode += done * lane.shape.decodes
                     steps += done
                     kv += lane.blocks_after_first(done + 1)  # and those of the step in flight
-            busy_ns = self._busy_ns(at)
-            energy_nj = self.energy_nj(at, busy_ns)
+            if in_flight or energy_nj < 0:  # an idle replica's stay what they are
+                busy_ns = self._busy_ns(at)
+                energy_nj = self.energy_nj(at, busy_ns)
             row = (at, self.index, running, waiting, kv, prefill, decode, busy_ns, steps, energy_nj)
             self.recorder.timeline.append(row)
 

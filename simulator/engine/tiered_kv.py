@@ -60,7 +60,7 @@ class Tiers(Protocol):
         ...
 
 
-class _Telling(dict[int, CacheUnit]):
+class TellingUnits(dict[int, CacheUnit]):
     """Cached units by identity, which notes those that are evicted."""
 
     __slots__ = ("gone",)
@@ -104,7 +104,7 @@ class TieredKVManager(PrefixKVManager):
         super().__init__(total_blocks, block_size, unit_blocks, eviction)
         self.tells_evictions = tells_evictions
         if tells_evictions:
-            self.units = _Telling()
+            self.units = TellingUnits()
         self.tiers: Tiers | None = None
         # Requests that wait for memory to load so many units into, or stand aside.
         self._wanted: dict[Sequence, int] = {}
@@ -178,7 +178,7 @@ class TieredKVManager(PrefixKVManager):
 
     def _tell(self) -> None:
         units = self.units
-        assert isinstance(units, _Telling)
+        assert isinstance(units, TellingUnits)
         if units.gone:
             gone, units.gone = units.gone, []
             if self.tiers is not None:

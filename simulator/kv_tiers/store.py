@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from policies.protocols import KVEvictionPolicy
 from simulator.engine.kv import CacheUnit, FreedHeap, FreedLine, FreedUnits
+from simulator.engine.tiered_kv import TellingUnits
 
 
 class Item(NamedTuple):
@@ -14,19 +15,6 @@ class Item(NamedTuple):
 
     identity: int
     depth_tokens: int
-
-
-class _Contents(dict[int, CacheUnit]):
-    """Units by identity, which notes those that are evicted."""
-
-    __slots__ = ("gone",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gone: list[CacheUnit] = []
-
-    def __delitem__(self, identity: int) -> None:
-        self.gone.append(self.pop(identity))
 
 
 class TierStore:
@@ -59,7 +47,7 @@ class TierStore:
 
     def clear(self) -> None:
         """Forget everything; what is pinned needn't be let go any more."""
-        self._units = _Contents()
+        self._units = TellingUnits()
         self._coming: set[int] = set()
         self._num_pinned = 0
         self._freed: FreedUnits = FreedLine() if self._eviction.in_release_order else FreedHeap(self._eviction)

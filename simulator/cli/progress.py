@@ -1,13 +1,14 @@
-"""The bar that shows how far a run is; a module of its own, as runs without a terminal need none of it."""
+"""Bars that show how far a run or several are; a module of its own, as runs without a terminal need none of it."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 if TYPE_CHECKING:
     from simulator.engine.cluster import Cluster
@@ -42,3 +43,19 @@ class ClusterProgress(Progress):
                 speed=f"{now_s / wall_s:,.0f} times real time",
             )
         yield from super().get_renderables()
+
+
+@contextmanager
+def counting_bar() -> Iterator[Callable[[int, int, str], None]]:
+    """Yield what draws on standard error how many of how many are done, and which was the last.
+
+    It is drawn by the thread that calls it, not by one of its own: other processes are forked while it is up.
+    """
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as shown:
+        task = shown.add_task("")
+
+        def progress(done: int, total: int, name: str) -> None:
+            shown.update(task, completed=done, total=total, description=name[:60], refresh=True)
+
+        yield progress

@@ -89,25 +89,15 @@ def validate(
 
 @contextmanager
 def _bar(wanted: bool) -> Iterator[Progress]:
-    """Yield what shows progress on standard error, if that is a terminal.
-
-    It is drawn by this thread, at each case that ends: other processes are forked while it is up.
-    """
+    """Yield what shows progress on standard error, if that is a terminal."""
     import sys
 
     if not wanted or not sys.stderr.isatty():
         yield lambda done, total, name: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from simulator.cli.progress import counting_bar
 
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as shown:
-        task = shown.add_task("")
-
-        def progress(done: int, total: int, name: str) -> None:
-            shown.update(task, completed=done, total=total, description=name[:60], refresh=True)
-
+    with counting_bar() as progress:
         yield progress
 
 

@@ -74,10 +74,6 @@ class CollectiveLink:
         one_round = self.latency_s + size * (ranks - 1) / self.bandwidth
         return np.minimum(one_round, 2 * self.latency_s + scattered)
 
-    def reduce_scatter_s(self, size: Floats, ranks: int) -> Floats:
-        """Return the seconds of a reduce-scatter of ``size`` bytes held by each rank: an all-gather backwards."""
-        return self.all_gather_s(size, ranks)
-
     def all_gather_s(self, size: Floats, ranks: int) -> Floats:
         """Return the seconds of an all-gather that leaves ``size`` bytes on each rank."""
         rounds = 1 if self.kernels else ranks

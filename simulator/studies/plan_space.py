@@ -285,13 +285,6 @@ def check(
     return resolved
 
 
-def parallel_plan(base: Scenario, plan: Plan) -> ParallelPlan:
-    """Return the layout of a plan's replicas; how it is done otherwise is as the scenario says (``context`` ...)."""
-    given = base.cluster.pools[0].parallel
-    both = {field.name for field in fields(ParallelPlan)} & set(Parallel.model_fields)
-    return ParallelPlan(**{**{name: getattr(given, name) for name in both}, **plan.by_name})
-
-
 def _across_nodes(budget: Budget, plan: Plan) -> str | None:
     """Say which group would lie across a node's edge; None: none does."""
     in_node = [each.name for each in dimensions() if each.in_node]

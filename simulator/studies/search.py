@@ -15,7 +15,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,7 @@ from simulator.studies.plan_space import (
     prune,
     refusal,
 )
+from simulator.studies.points import LATENCIES, STATISTICS, Outcome, Task, died, evaluate
 from simulator.studies.workers import run_tasks
 
 if TYPE_CHECKING:
@@ -54,9 +55,6 @@ FINALISTS = 6
 MIN_ATTAINMENT = 0.9
 """Share of requests that must meet the objectives for a plan to count as sustaining the load, where the target is
 cost or energy: the 90 % of DistServe (Y. Zhong et al., OSDI 2024, section 6.1)."""
-
-_LATENCIES = ("ttft", "tpot", "itl", "e2e")
-_STATISTICS = ("mean", "p50", "p90", "p95", "p99", "max")
 
 Progress = Callable[[int, int, str], None]
 """Told how many simulations have ended, of how many, and the last one's plan."""
@@ -102,8 +100,8 @@ TARGETS: Mapping[str, Target] = {
     "energy": Target("energy", "energy_j_per_output_token", False, "J per output token", True, True),
     **{
         f"{metric}_{statistic}": Target(f"{metric}_{statistic}", f"{metric}_s_{statistic}", False, "s", must_serve=True)
-        for metric in _LATENCIES
-        for statistic in _STATISTICS
+        for metric in LATENCIES
+        for statistic in STATISTICS
     },
 }
 """What ``by`` may name."""
@@ -118,65 +116,7 @@ def target(name: str) -> Target:
     return TARGETS[wanted]
 
 
-# ----------------------------------------------------------------------------------------------------- evaluation
-
-
-@dataclass(frozen=True)
-class Task:
-    """One simulation, sent to a process: the scenario as plain data, and the requests where it names none."""
-
-    scenario: Mapping[str, Any]
-    trace: Trace | None
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of one simulation: figures, or why there are none."""
-
-    figures: Mapping[str, Any] = field(default_factory=dict)
-    failure: str = ""
-    is_defect: bool = False
-
-
-def evaluate(task: Task) -> Outcome:
-    """Simulate one plan; never raises but for Ctrl-C."""
-    from simulator.runner import run
-
-    try:
-        return Outcome(figures_of(run(task.scenario, trace=task.trace).summary))
-    except ValueError as error:  # InputError, PolicyError, TraceError, ProfileError
-        return Outcome(failure=" ".join(str(error).split()))
-    except Exception as error:  # one plan must not take the others with it
-        return Outcome(failure=f"a defect of the simulator: {type(error).__name__}: {error}", is_defect=True)
-
-
-def _died(task: Task) -> Outcome:
-    return Outcome(failure="its process died, most often for want of memory; use fewer workers")
-
-
-def figures_of(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the figures of a run that plans are compared by, flat; null where the run has none."""
-    requests, load, given = summary["requests"], summary["load"], summary["objectives"]
-    unserved = sum(requests[name] for name in ("rejected", "failed", "timed_out", "unfinished"))
-    found: dict[str, Any] = {
-        "goodput_requests_per_s": given["goodput_requests_per_s"],
-        "attainment": given["attainment"],
-        "requests_per_s": summary["throughput"]["requests_per_s"],
-        "output_tokens_per_s": summary["throughput"]["output_tokens_per_s"],
-        "cost_per_million_output_tokens": summary["cost"]["per_million_output_tokens"],
-        "energy_j_per_output_token": summary["energy"].get("energy_j_per_output_token"),
-        "gpu_hours": summary["cost"]["gpu_hours"],
-        "simulated_s": summary["simulated_s"],
-        "finished": requests["finished"],
-        "unserved": unserved,
-        "overloaded": load["overloaded"],
-        "preemptions": summary["memory"]["preemptions"],
-        "peak_kv_utilization": summary["memory"]["peak_kv_utilization"],
-    }
-    for metric in _LATENCIES:
-        for statistic in _STATISTICS:
-            found[f"{metric}_s_{statistic}"] = summary[f"{metric}_s"][statistic]
-    return found
+# ----------------------------------------------------------------------------------------------------------- rows
 
 
 @dataclass(frozen=True)
@@ -535,7 +475,7 @@ class _Evaluation:
         outcomes: dict[int, Outcome] = {}
         interrupted = False
         try:
-            for place, outcome in run_tasks(evaluate, tasks, _died, workers=self.workers, executor=self.executor):
+            for place, outcome in run_tasks(evaluate, tasks, died, workers=self.workers, executor=self.executor):
                 outcomes[place] = outcome
                 self.done += 1
                 self.progress(self.done, self.total, plans[place].text)
@@ -626,14 +566,10 @@ def _no_figure(by: Target, rows: Sequence[Row]) -> str:
 
 __all__ = [
     "TARGETS",
-    "Outcome",
     "Row",
     "SearchResult",
     "Target",
-    "Task",
     "budget_of",
-    "evaluate",
-    "figures_of",
     "rank",
     "search",
     "sustains",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from simulator.studies import search as module
-from simulator.studies.search import Outcome, Task
+from simulator.studies.points import Outcome, Task
 from tests.cli.conftest import Cli, one_line
 
 NODE = ("--node", "hgx-h200", "--gpus", "4", "--workers", "1")

@@ -16,7 +16,8 @@ from simulator import Scenario, run, search
 from simulator.errors import InputError
 from simulator.studies import search as module
 from simulator.studies.plan_space import Plan
-from simulator.studies.search import TARGETS, Outcome, Row, Task, figures_of, rank, target
+from simulator.studies.points import Outcome, Task, figures_of
+from simulator.studies.search import TARGETS, Row, rank, target
 from workloads import Trace, generate
 
 

@@ -86,7 +86,7 @@ def load_trace(scenario: Scenario, trace: Trace | None = None) -> Trace:
     """
     part = scenario.workload
     loaded = trace if trace is not None else _read(part, scenario.seed)
-    return filter_trace(
+    filtered = filter_trace(
         loaded,
         start_s=part.start_s,
         end_s=part.end_s,
@@ -98,6 +98,12 @@ def load_trace(scenario: Scenario, trace: Trace | None = None) -> Trace:
         sample=part.sample,
         seed=scenario.seed,
     )
+    if part.resample is None:
+        return filtered
+    from workloads.resampling import resample_trace
+
+    again = part.resample
+    return resample_trace(filtered, block_s=again.block_s, within_s=again.within_s, seed=scenario.seed)
 
 
 def _read(part: WorkloadPart, seed: int) -> Trace:

@@ -115,6 +115,15 @@ class Loop(Part):
         return self
 
 
+class Resample(Part):
+    """Other days like the recorded one: blocks of time drawn from near their place, anew with every seed."""
+
+    block_s: Duration = 30.0
+    """Length of a block, seconds: bursts shorter than that stay as they were recorded."""
+    within_s: Duration = 300.0
+    """How far from its place a block may come, seconds: the rate's course over longer spans stays."""
+
+
 class Workload(Part):
     """The requests: a trace or a generator, which part of it, how fast, and when they are sent."""
 
@@ -151,6 +160,8 @@ class Workload(Part):
     """Arrivals and think times are this many times as long."""
     sample: Share = 1.0
     """Share of the requests to keep, chosen by the seed."""
+    resample: Resample | None = None
+    """Draw the requests anew from the trace, so that seeds are replications; left out: the trace as it is."""
     loop: Loop = Field(default_factory=lambda: Loop())
     """When requests are sent."""
 

@@ -14,6 +14,7 @@ from workloads.trace import Categorical, Ragged, Trace, TraceError
 
 if TYPE_CHECKING:
     from workloads.generators import generate
+    from workloads.resampling import resample_trace
     from workloads.stats import describe, infinite_cache_hit_tokens
     from workloads.writers import write_trace
 
@@ -21,6 +22,7 @@ _LATER = {
     "describe": "workloads.stats",
     "generate": "workloads.generators",
     "infinite_cache_hit_tokens": "workloads.stats",
+    "resample_trace": "workloads.resampling",
     "write_trace": "workloads.writers",
 }
 """Modules of names that a simulation doesn't need."""
@@ -47,5 +49,6 @@ __all__ = [
     "infinite_cache_hit_tokens",
     "read_trace",
     "readers",
+    "resample_trace",
     "write_trace",
 ]

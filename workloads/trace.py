@@ -245,14 +245,23 @@ class Trace:
         """
         rows = np.asarray(rows)
         index: Ints = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows.astype(np.int64)
-        changes: dict[str, Any] = {}
-        for name, column in self.columns().items():
-            changes[name] = column.take(index) if isinstance(column, Categorical | Ragged) else column[index]
+        changes = self._taken(index)
         if self.parent_id is not None:
             new = np.full(len(self) + 1, -1, np.int64)
             new[index] = np.arange(len(index))
             changes["parent_id"] = new[self.parent_id[index]]  # a parent of -1 reads the last element, -1
         return replace(self, **changes)
+
+    def rearranged(self, rows: npt.NDArray[Any], arrival_s: Floats) -> Trace:
+        """Return rows in any order, and as often as wished, that arrive at other times; nobody has a parent then."""
+        changes = self._taken(np.asarray(rows, np.int64))
+        return replace(self, **{**changes, "arrival_s": arrival_s, "parent_id": None, "row_key": None})
+
+    def _taken(self, index: Ints) -> dict[str, Any]:
+        return {
+            name: column.take(index) if isinstance(column, Categorical | Ragged) else column[index]
+            for name, column in self.columns().items()
+        }
 
     def with_notes(self, *notes: str, **counts: int) -> Trace:
         """Return the trace with notes and counts added."""

@@ -1,0 +1,172 @@
+"""Results of simulations on disk, by the digest of all that they depend on (`simulator.studies.identity`).
+
+A study that was killed goes on where it was, one that is repeated is there at once, and studies share what they have in
+common. One file a result, written whole or not at all; failures are not kept, so that they are tried again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from simulator.errors import InputError
+from simulator.studies.identity import digest_of, program_digest
+from simulator.studies.points import Outcome, Task, died, evaluate, outcome_of
+from simulator.studies.workers import run_tasks
+from simulator.summary import SCHEMA_VERSION
+from simulator.write import plain
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+ENVIRONMENT = "SIMULATE_STORE"
+"""Environment variable that names the default store's directory."""
+
+
+def default_store() -> Path:
+    """Return the user's store: ``$SIMULATE_STORE``, or a folder of the user's cache directory (XDG)."""
+    given = os.environ.get(ENVIRONMENT)
+    if given:
+        return Path(given)
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(cache, "llm-cluster-simulator", "results").expanduser()
+
+
+class Store:
+    """A directory of results.
+
+    Parameters
+    ----------
+    root
+        The directory, made when the first result is kept.
+
+    Raises
+    ------
+    InputError
+        If it can't be one.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root).expanduser().resolve()
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"cannot keep results in {self.root}: {error.strerror}; choose another directory (--store)"
+            ) from error
+
+    def path(self, digest: str) -> Path:
+        """Return the file of a result."""
+        return self.root / digest[:2] / f"{digest}.json"
+
+    def get(self, digest: str) -> Outcome | None:
+        """Return a kept result; None where there is none, or none that can be read."""
+        try:
+            record = json.loads(self.path(digest).read_text(encoding="utf-8"))
+            if record["schema_version"] != SCHEMA_VERSION:
+                return None
+            return outcome_of(record["summary"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def put(self, digest: str, task: Task, outcome: Outcome) -> None:
+        """Keep a result, with the scenario that made it.
+
+        Raises
+        ------
+        InputError
+            If it can't be written.
+        """
+        record: dict[str, Any] = {
+            "schema_version": SCHEMA_VERSION,
+            "digest": digest,
+            "program": program_digest(),
+            "trace": None if task.trace is None else task.trace.source or "given in Python",
+            "scenario": plain(task.scenario),
+            "summary": plain(outcome.summary),
+        }
+        path = self.path(digest)
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_text(json.dumps(record, allow_nan=False, ensure_ascii=False), encoding="utf-8")
+            partial.replace(path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise InputError(
+                f"cannot keep results in {self.root}: {error.strerror}; choose another directory (--store)"
+            ) from error
+
+
+@dataclass(frozen=True)
+class Done:
+    """A task that has its result.
+
+    Attributes
+    ----------
+    digest
+        Of all that the result depends on; empty where the scenario is none.
+    was_kept
+        Whether it was in the store, or the same as another task of this call.
+    """
+
+    digest: str
+    outcome: Outcome
+    was_kept: bool
+
+
+def run_kept(
+    tasks: Sequence[Task],
+    store: Store | None,
+    *,
+    work: Callable[[Task], Outcome] = evaluate,
+    workers: int | None = None,
+    executor: Executor | None = None,
+) -> Iterator[tuple[int, Done]]:
+    """Yield the place and result of each task: first those that are kept, then the others as they end.
+
+    Tasks of one digest are simulated once. A result is on disk before it is yielded.
+
+    Parameters
+    ----------
+    store
+        Where results are kept; None: nowhere, and every task is simulated.
+    work
+        Simulates one task.
+    workers, executor
+        As `simulator.studies.workers.run_tasks`.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        As `run_tasks`.
+    """
+    places: dict[str, list[int]] = {}
+    for place, task in enumerate(tasks):
+        try:
+            digest = digest_of(task)
+        except ValueError as error:  # a scenario that is none has no digest: its failure is its result
+            yield place, Done("", Outcome(failure=" ".join(str(error).split())), was_kept=False)
+            continue
+        kept = None if store is None else store.get(digest)
+        if kept is None:
+            places.setdefault(digest, []).append(place)
+        else:
+            yield place, Done(digest, kept, was_kept=True)
+    digests = list(places)
+    left = [tasks[places[digest][0]] for digest in digests]
+    for index, outcome in run_tasks(work, left, died, workers=workers, executor=executor):
+        digest = digests[index]
+        if store is not None and not outcome.failure:
+            store.put(digest, left[index], outcome)
+        first, *others = places[digest]
+        yield first, Done(digest, outcome, was_kept=False)
+        for place in others:
+            yield place, Done(digest, outcome, was_kept=True)
+
+
+__all__ = ["Done", "Store", "default_store", "run_kept"]

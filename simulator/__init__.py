@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from simulator.errors import InputError
+    from simulator.reports import report
     from simulator.result import RunResult
     from simulator.runner import run
     from simulator.scenario import Scenario
@@ -23,11 +24,12 @@ _HOMES = {
     "RunResult": "simulator.result",
     "Scenario": "simulator.scenario",
     "load_result": "simulator.write",
+    "report": "simulator.reports",
     "run": "simulator.runner",
     "search": "simulator.studies.search",
 }
 
-__all__ = ["InputError", "RunResult", "Scenario", "__version__", "load_result", "run", "search"]
+__all__ = ["InputError", "RunResult", "Scenario", "__version__", "load_result", "report", "run", "search"]
 
 
 def __getattr__(name: str) -> Any:

@@ -18,6 +18,7 @@ from simulator.cli import lists, run_command, search_command
 
 _LAZY = {
     "calibrate": ("simulator.cli.calibrate", "Import kernel measurements."),
+    "report": ("simulator.cli.report_command", "From any result, one HTML page."),
     "reproduce": ("simulator.cli.reproduce_command", "Published results beside the simulator's."),
     "trace": ("simulator.cli.trace", "Inspect, generate, convert and fit request traces."),
     "validate": ("simulator.cli.validate", "Compare measured servers and kernels with what the simulator says."),

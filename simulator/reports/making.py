@@ -1,0 +1,90 @@
+"""`report`: find out what kind of result a directory holds, and write its page."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from simulator.errors import InputError
+from simulator.reports.document import Document
+from simulator.reports.rendering import render
+from simulator.write import REPORT
+
+KINDS = {
+    "study.json": ("simulator.reports.of_reproduce", "simulate reproduce --out"),
+}
+"""By the file that only such a result has: the module that has ``document(directory: Path) -> Document``, and what
+writes such a result. The first that a directory holds decides."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report that was written.
+
+    Attributes
+    ----------
+    path
+        The file, absolute.
+    answer
+        What it says first.
+    """
+
+    path: Path
+    answer: str
+
+
+def report(directory: str | os.PathLike[str], *, out: str | os.PathLike[str] | None = None) -> Report:
+    """Write the report of a result: one self-contained HTML file.
+
+    Parameters
+    ----------
+    directory
+        What ``--out`` of `simulate run`, `search`, `reproduce` ... wrote.
+    out
+        The file; None: ``report.html`` in the directory.
+
+    Raises
+    ------
+    InputError
+        If the directory holds no result, one that this version can't read, or the file can't be written.
+    """
+    place = Path(directory).expanduser().resolve()
+    document = document_of(place)
+    target = place / REPORT if out is None else Path(out).expanduser().resolve()
+    _write(render(document), target)
+    return Report(target, document.answer)
+
+
+def document_of(directory: Path) -> Document:
+    """Return the report of a result as data; errors as of `report`."""
+    if not directory.is_dir():
+        raise InputError(f"no result in {directory}: there is no such directory; name what --out of a command wrote")
+    for marker, (module, _) in KINDS.items():
+        if (directory / marker).is_file():
+            make: Callable[[Path], Document] = importlib.import_module(module).document
+            return make(directory)
+    written = ", ".join(f"{marker} ({writer})" for marker, (_, writer) in KINDS.items())
+    raise InputError(f"no result in {directory}: it has none of {written}")
+
+
+def _write(text: str, target: Path) -> None:
+    """Write a file whole or not at all."""
+    try:
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
+        staging = Path(name)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+            staging.chmod(0o644)
+            staging.replace(target)
+        finally:
+            staging.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write {target}: {error.strerror}; choose another file with --out") from error

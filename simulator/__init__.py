@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from simulator.result import RunResult
     from simulator.runner import run
     from simulator.scenario import Scenario
+    from simulator.studies.intervals import intervals
     from simulator.studies.search import search
     from simulator.write import load_result
 
@@ -23,13 +24,24 @@ _HOMES = {
     "InputError": "simulator.errors",
     "RunResult": "simulator.result",
     "Scenario": "simulator.scenario",
+    "intervals": "simulator.studies.intervals",
     "load_result": "simulator.write",
     "report": "simulator.reports",
     "run": "simulator.runner",
     "search": "simulator.studies.search",
 }
 
-__all__ = ["InputError", "RunResult", "Scenario", "__version__", "load_result", "report", "run", "search"]
+__all__ = [
+    "InputError",
+    "RunResult",
+    "Scenario",
+    "__version__",
+    "intervals",
+    "load_result",
+    "report",
+    "run",
+    "search",
+]
 
 
 def __getattr__(name: str) -> Any:

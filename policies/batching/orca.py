@@ -31,7 +31,11 @@ class Orca(BatchingPolicy):
     - ``predicted``: the prompt and the output length (the paper's Orca (Oracle), if the predictor is an
       oracle).
 
-    The last two read the scenario's predictor. Where its prediction falls short a request takes further
+    ``allocation`` says how large a piece of memory holds a reservation: ``exact`` (whole blocks), or
+    ``buddy``, the next power of two of tokens, prompt included, as the vLLM paper assumes of Orca. What a
+    buddy allocator loses between pieces of different sizes isn't modelled.
+
+    ``pow2`` and ``predicted`` read the scenario's predictor. Where its prediction falls short a request takes further
     blocks as it grows, and if none is free the request admitted last is preempted and recomputed; under
     ``max`` nothing ever is.
 
@@ -55,6 +59,7 @@ class Orca(BatchingPolicy):
     }
 
     reserve: str = param("max", "for which length KV is reserved at admission", choices=("max", "pow2", "predicted"))
+    allocation: str = param("exact", "size of the piece that holds a reservation", choices=("exact", "buddy"))
 
     def preferred_predictor(self) -> str:
         """Return ``oracle`` where a prediction is reserved for: the vLLM paper's Orca (Oracle) and (Pow2)."""
@@ -96,9 +101,15 @@ class Orca(BatchingPolicy):
             )
         length = max(1, math.ceil(output))
         if self.reserve == "pow2":
-            length = 1 << (length - 1).bit_length()
-        return min(max(request.prompt_tokens + length, request.remaining_prefill), view.limits.max_model_len)
+            length = _power_of_two(length)
+        tokens = min(max(request.prompt_tokens + length, request.remaining_prefill), view.limits.max_model_len)
+        return tokens if self.allocation == "exact" else max(tokens, min(_power_of_two(tokens), longest))
 
     def stable_steps(self, view: ReplicaView, plan: StepPlan) -> int:
         """Return UNBOUNDED: a step without a new prompt is all decodes; only a completion or arrival ends it."""
         return UNBOUNDED
+
+
+def _power_of_two(tokens: int) -> int:
+    """Return the least power of two that is at least ``tokens``."""
+    return 1 << (tokens - 1).bit_length()

@@ -22,7 +22,10 @@ def reproduce(
         str | None, typer.Option("--trace", metavar="FILE", help="Trace in place of generated requests.")
     ] = None,
     out: Annotated[
-        str | None, typer.Option("--out", metavar="DIR", help="Write figures.csv and study.json there.")
+        str | None,
+        typer.Option(
+            "--out", metavar="DIR", help="Write figures.csv, study.json and the scenarios of the figures there."
+        ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No line for each part that ends.")] = False,
 ) -> None:
@@ -77,4 +80,17 @@ def _print(done: Reproduction, out: str | None) -> None:
         console.print()
         console.print(Text.assemble((f"{label}. ", "bold"), text))
     console.print()
-    console.print(Text(f"Took {duration(done.took_s)}{quick}." + ("" if out is None else f" Results in {out}.")))
+    console.print(Text(f"Took {duration(done.took_s)}{quick}.{_where(done, out)}"))
+
+
+def _where(done: Reproduction, out: str | None) -> str:
+    """Return where the figures and the scenarios behind them are, or how to get them."""
+    runs = sum(bool(row.runs) for row in done.rows)
+    if not runs:
+        return "" if out is None else f" Results in {out}."
+    if out is None:
+        return " With --out DIR the scenario of each figure is written to DIR/runs, for 'simulate run --scenario'."
+    return (
+        f" Results in {out}; the last column of {out}/figures.csv names the scenarios of each figure, which "
+        "'simulate run --scenario FILE' repeats."
+    )

@@ -7,6 +7,7 @@ simulator does not reach is shown as it is, with what explains the difference: n
 from __future__ import annotations
 
 from simulator.reproduce.running import Reproduction, load_study, reproduce, study_names
+from simulator.reproduce.runs import Run
 from simulator.reproduce.study import Options, PaperFigure, Row, Study
 
-__all__ = ["Options", "PaperFigure", "Reproduction", "Row", "Study", "load_study", "reproduce", "study_names"]
+__all__ = ["Options", "PaperFigure", "Reproduction", "Row", "Run", "Study", "load_study", "reproduce", "study_names"]

@@ -15,6 +15,7 @@ from typing import Any
 
 from simulator.errors import InputError, did_you_mean
 from simulator.reproduce import studies as _studies
+from simulator.reproduce.runs import FOLDER, unique
 from simulator.reproduce.study import Options, Row, Study
 
 TABLE = "figures.csv"
@@ -38,7 +39,10 @@ class Reproduction:
     took_s: float
 
     def table(self) -> list[dict[str, Any]]:
-        """Return a row a figure: ``what, paper, simulated, unit, source, remark``; null where there is none."""
+        """Return a row a figure: ``what, paper, simulated, unit, source, remark, runs``; null where there is none.
+
+        ``runs`` names the files of the scenarios that it was made of, with spaces between.
+        """
         found = []
         for row in self.rows:
             stated = None if row.paper is None else self.study.figures[row.paper]
@@ -50,6 +54,7 @@ class Reproduction:
                     "unit": row.unit,
                     "source": "" if stated is None else stated.source,
                     "remark": row.remark,
+                    "runs": " ".join(run.file for run in unique(row.runs)),
                 }
             )
         return found
@@ -92,7 +97,8 @@ def reproduce(
     quick, trace
         See `Options`.
     out
-        Directory to write ``figures.csv`` and ``study.json`` to; None: nothing is written.
+        Directory to write ``figures.csv``, ``study.json`` and the scenarios of the figures (``runs/*.yaml``) to; None:
+        nothing is written.
     progress
         Called with a line at each part that ends.
 
@@ -135,10 +141,16 @@ def _write(done: Reproduction, place: Path) -> None:
         "claim": study.claim,
         "setup": study.setup,
         "differences": study.differences,
+        "without_runs": study.without_runs,
         "quick": done.quick,
         "trace": done.trace,
         "figures": {key: asdict(figure) for key, figure in study.figures.items()},
         "rows": rows,
         "took_s": done.took_s,
     }
+    runs = unique(run for row in done.rows for run in row.runs)
+    if runs:
+        _directory(place / FOLDER)
+    for run in runs:
+        run.write(place / FOLDER, f"simulate reproduce {study.name}")
     (place / DETAILS).write_text(json.dumps(details, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from simulator.reproduce.runs import Run
+
 
 @dataclass(frozen=True)
 class PaperFigure:
@@ -41,6 +43,8 @@ class Row:
         Key of the paper's figure that it stands beside; None: the paper states none.
     remark
         What else there is to know.
+    runs
+        The simulations that it is made of; empty where there are none (`Study.without_runs` says why).
     """
 
     what: str
@@ -48,6 +52,7 @@ class Row:
     unit: str
     paper: str | None = None
     remark: str = ""
+    runs: Sequence[Run] = ()
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,8 @@ class Study:
         From options to rows, the same each time.
     takes_trace
         What ``Options.trace`` means to it; empty: it takes none.
+    without_runs
+        Which figures no scenario repeats, and why; empty: there are none.
     """
 
     name: str
@@ -101,3 +108,4 @@ class Study:
     differences: str
     run: Callable[[Options], Sequence[Row]]
     takes_trace: str = ""
+    without_runs: str = ""

@@ -109,6 +109,23 @@ def test_orca_reserves_what_is_predicted_or_the_next_power_of_two(reserve, toget
     assert r.kv.free_blocks == {2: 1, 1: 2}[together]
 
 
+@pytest.mark.parametrize(("allocation", "together"), [("exact", 2), ("buddy", 1)])
+def test_orca_rounds_a_reservation_up_to_a_power_of_two_as_a_buddy_allocator_does(allocation, together):
+    r = replica(total_blocks=7)
+    # 3 + 6 tokens are 3 blocks, and 16 tokens, the power of two above, are 4.
+    r.add(3, 6, predicted_output_tokens=6), r.add(3, 6, predicted_output_tokens=6)
+    step = r.step(Orca(reserve="predicted", allocation=allocation))
+    assert len(step.prefills) == together
+    assert r.kv.free_blocks == {2: 1, 1: 3}[together]
+
+
+def test_orca_reserves_no_more_than_there_is_even_where_the_power_of_two_would_be_more():
+    r = replica(total_blocks=3)
+    r.add(3, 6, predicted_output_tokens=6)
+    assert len(r.step(Orca(reserve="predicted", allocation="buddy")).prefills) == 1
+    assert r.kv.free_blocks == 0
+
+
 def test_orca_needs_a_predictor_for_what_it_predicts():
     r = replica()
     r.add(3, 5)

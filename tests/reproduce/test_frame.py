@@ -64,7 +64,7 @@ def test_the_paper_stands_beside_what_was_simulated(tmp_path: Path) -> None:
     ]
     assert table[0]["source"] == "abstract"
     written = (tmp_path / "new" / "out" / "figures.csv").read_text().splitlines()
-    assert written[:2] == ["what,paper,simulated,unit,source,remark", "gain,2.5,1.5,x,abstract,"]
+    assert written[:2] == ["what,paper,simulated,unit,source,remark,runs", "gain,2.5,1.5,x,abstract,,"]
     stored = json.loads((tmp_path / "new" / "out" / "study.json").read_text())
     assert stored["rows"] == table and stored["quick"] is True
 

@@ -1,0 +1,95 @@
+"""What commands that run several scenarios have in common: named variants, and seeds."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from simulator.cli.flags import FLAGS
+from simulator.errors import InputError
+
+VARIANT = "--variant"
+
+
+def key_of(text: str) -> str:
+    """Return the scenario key that a text means: the key, or the name of a flag for it (``gpu``, ``max-num-seqs``)."""
+    name = text.strip()
+    by_flag = {flag.name.lstrip("-"): flag.key for flag in FLAGS if flag.when_on}
+    return by_flag.get(name.lstrip("-").replace("_", "-"), name)
+
+
+def gather_variants(args: Sequence[str]) -> list[str]:
+    """Return the arguments with each ``--variant NAME KEY=V KEY=V`` made one option with one value.
+
+    The parser of options takes one word a value; whatever has an equals sign and no dash in front belongs to the name
+    before it.
+    """
+    found: list[str] = []
+    left = list(args)
+    while left:
+        word = left.pop(0)
+        if word != VARIANT or not left:
+            found.append(word)
+            continue
+        words = [left.pop(0)]
+        while left and "=" in left[0] and not left[0].startswith("-"):
+            words.append(left.pop(0))
+        # one word may hold all of it, in quotes
+        found.append(f"{VARIANT}={words[0] if len(words) == 1 else shlex.join(words)}")
+    return found
+
+
+def variants_of(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the keys that variants set, by the variant's name.
+
+    Parameters
+    ----------
+    texts
+        ``NAME KEY=VALUE KEY=VALUE``, as `gather_variants` leaves them; values are YAML.
+
+    Raises
+    ------
+    InputError
+        If one isn't written so, or two have a name.
+    """
+    from simulator.scenario_yaml import value
+
+    found: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        try:
+            name, *pairs = shlex.split(text)
+        except ValueError:
+            raise InputError(f"{VARIANT} {text}: write a name and keys, as in {VARIANT} big max-num-seqs=512") from None
+        if "=" in name or not pairs:
+            raise InputError(f"{VARIANT} {text}: write a name and keys, as in {VARIANT} big max-num-seqs=512")
+        if name in found:
+            raise InputError(f"two variants are called {name!r}; give each a name of its own")
+        found[name] = {}
+        for pair in pairs:
+            key, equals, given = pair.partition("=")
+            if not equals or not key.strip():
+                raise InputError(f"{VARIANT} {name}: takes key=value, got {pair!r}")
+            key = key_of(key)
+            if key in found[name]:
+                raise InputError(f"{VARIANT} {name}: sets {key} twice")
+            try:
+                found[name][key] = value(given)
+            except ValueError as error:
+                raise InputError(f"{VARIANT} {name} {key}: {error}") from None
+    return found
+
+
+def seeds_of(text: str) -> int | list[int]:
+    """Return a number of seeds (``5``), or the seeds themselves (``3,7,11``).
+
+    Raises
+    ------
+    InputError
+        If it is neither.
+    """
+    pieces = [piece.strip() for piece in text.split(",")]
+    if not all(piece.isdecimal() for piece in pieces) or (len(pieces) == 1 and int(pieces[0]) < 1):
+        raise InputError(f"--seeds {text}: write how many (--seeds 5) or which ones (--seeds 3,7,11)")
+    numbers = [int(piece) for piece in pieces]
+    return numbers[0] if len(numbers) == 1 else numbers

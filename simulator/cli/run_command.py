@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from simulator.cli.flags import EVERY_POOL, FLAGS, Change, changes_of
 from simulator.errors import InputError, did_you_mean
+from simulator.flags import EVERY_POOL, FLAGS, Change, changes_of
 
 if TYPE_CHECKING:
     from simulator.scenario import Scenario

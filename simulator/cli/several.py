@@ -6,8 +6,8 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from simulator.cli.flags import FLAGS
 from simulator.errors import InputError
+from simulator.flags import FLAGS
 
 VARIANT = "--variant"
 

@@ -1,4 +1,4 @@
-"""Flags of ``simulate run`` that are shorthand for keys of a scenario: one table, nothing else to keep in step."""
+"""Flags that are shorthand for keys of a scenario: one table, nothing else to keep in step."""
 
 from __future__ import annotations
 

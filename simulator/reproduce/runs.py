@@ -49,22 +49,23 @@ class Run:
         """Return the path of its scenario in a reproduction's directory."""
         return f"{FOLDER}/{self.slug}.yaml"
 
-    def simulate(self, *, keep_batches: bool = False) -> RunResult:
+    def simulate(self, *, keep_steps: bool = False) -> RunResult:
         """Run it.
 
         Parameters
         ----------
-        keep_batches
-            Record every batch of every replica, for figures of single tokens.
+        keep_steps
+            Record every step of every replica, for figures of single tokens (`simulator.reproduce.tokens`).
         """
         from simulator.runner import run
 
         if self.model is None:
-            return run(self.scenario, trace=self.trace, perfetto=keep_batches)
+            return run(self.scenario, trace=self.trace, perfetto=keep_steps, stepwise=keep_steps)
         with TemporaryDirectory() as folder:
             path = Path(folder) / "config.json"
             path.write_text(json.dumps(self.model), encoding="utf-8")
-            return run({**self.scenario, "model": str(path)}, trace=self.trace, perfetto=keep_batches)
+            scenario = {**self.scenario, "model": str(path)}
+            return run(scenario, trace=self.trace, perfetto=keep_steps, stepwise=keep_steps)
 
     def write(self, folder: Path, about: str) -> None:
         """Write the scenario, and its requests and model where it doesn't say them, as files that refer to each other.

@@ -55,6 +55,7 @@ def test_duration_ends_a_trace():
         (7, 7, 0),
         ("uniform:low=10,high=20", 15, math.sqrt((11**2 - 1) / 12)),
         ("lognormal:median=500,sigma=0.5", 500 * math.exp(0.125), 500 * math.exp(0.125) * math.sqrt(math.expm1(0.25))),
+        ("normal:mean=2600,sd=300", 2600, 300),
         ("gamma:mean=265,shape=1.5", 265, 265 / math.sqrt(1.5)),
         ("weibull:scale=300,shape=2", 300 * math.gamma(1.5), 300 * math.sqrt(1 - math.gamma(1.5) ** 2)),
         ({"kind": "empirical", "quantiles": [1, 101, 301]}, 126, math.sqrt(301**2 / 12 + 500)),

@@ -21,7 +21,7 @@ class Lengths:
     Attributes
     ----------
     kind
-        ``constant``, ``uniform``, ``lognormal``, ``gamma``, ``weibull``, ``zipf`` or ``empirical``.
+        ``constant``, ``uniform``, ``lognormal``, ``normal``, ``gamma``, ``weibull``, ``zipf`` or ``empirical``.
     values
         Its parameters: see :data:`KINDS`.
     quantiles, probabilities
@@ -79,6 +79,11 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             ("median", "sigma"),
             lambda rng, n, p: p["median"] * np.exp(p["sigma"] * rng.standard_normal(n)),
             "median, and sigma of the logarithm (mean = median exp(sigma² / 2))",
+        ),
+        "normal": Kind(
+            ("mean", "sd"),
+            lambda rng, n, p: p["mean"] + p["sd"] * rng.standard_normal(n),
+            "mean and standard deviation; what is below 1 becomes 1",
         ),
         "gamma": Kind(
             ("mean", "shape"),

@@ -208,7 +208,7 @@ STUDY = Study(
     "20 to 26 % slower attention than FasterTransformer (section 7.1) and Python between steps, so that more requests "
     "run at a time at the same rate. Where a system is not yet full, its batch is therefore smaller here than in "
     "figure 13; where memory binds (ShareGPT's Orcas), it is about the same. The paper's largest ratios are those of "
-    "other models. Lengths have the datasets' means only; with Alpaca's all but Orca (Max) and FasterTransformer are "
-    "bound by steps of prompts alone. What buddy allocation loses between pieces of different sizes isn't modelled.",
+    "other models. Lengths have the datasets' means only; with Alpaca's, steps of prompts alone cost vLLM "
+    "a part of what its memory gains. What buddy allocation loses between pieces of different sizes isn't modelled.",
     run=run,
 )

@@ -4,3 +4,28 @@ Each takes a result (what `simulator.run` or `simulator.load_result` returns) or
 axes of your own; without, it makes a figure that a notebook shows and that ``figure.savefig`` writes. Nothing here
 touches pyplot.
 """
+
+from simulator.figures.latency import cdf_points, latency_cdf
+from simulator.figures.over_time import over_time, timeline
+from simulator.figures.results import latencies
+from simulator.figures.studies import forest, sweep_heatmap, sweep_line
+from simulator.figures.svg import to_svg
+from simulator.figures.tradeoffs import load_goodput, pareto, pareto_front
+from simulator.figures.utilization import gpu_utilization, link_utilization
+
+__all__ = [
+    "cdf_points",
+    "forest",
+    "gpu_utilization",
+    "latencies",
+    "latency_cdf",
+    "link_utilization",
+    "load_goodput",
+    "over_time",
+    "pareto",
+    "pareto_front",
+    "sweep_heatmap",
+    "sweep_line",
+    "timeline",
+    "to_svg",
+]

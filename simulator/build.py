@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from simulator.engine.clock import Environment
     from simulator.models import ModelSpec
     from simulator.network.cluster_network import ClusterNetwork
-    from simulator.scenario import Pool, Scenario
+    from simulator.scenario import Pool, Scenario, Slos
     from simulator.scenario import Workload as WorkloadPart
     from simulator.scenario_base import PolicyRef
 
@@ -143,7 +143,7 @@ def build(resolved: Resolved, trace: Trace, *, stepwise: bool = False, keep_batc
     hashes = _prefix_blocks(trace, pools, notes)
     made = [_replica_configs(each, resolved, hashes) for each in pools]
     configs = [config for pool_configs, _ in made for config in pool_configs]
-    class_codes, class_names = _classes(trace)
+    class_codes, class_names = classes_of(trace)
     source = _source(scenario, trace)
     workload = Workload(
         source=source,
@@ -183,7 +183,7 @@ def build(resolved: Resolved, trace: Trace, *, stepwise: bool = False, keep_batc
         scenario=stored,
         pools=_pool_data(resolved, configs, [power for _, power in made]),
         class_names=class_names,
-        objectives=_objectives(scenario, class_names),
+        objectives=objectives_by_class(scenario.objectives, class_names),
         warmup_ns=to_ns(measure.warmup_s),
         until_ns=until_ns,
         stop_ns=_stop_ns(scenario, trace, until_ns),
@@ -241,7 +241,7 @@ def predictions(scenario: Scenario, output_tokens: npt.NDArray[np.int64]) -> npt
     return np.maximum(truth * factor, 1.0)
 
 
-def _classes(trace: Trace) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
+def classes_of(trace: Trace) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
     """Return the class of each row and the names by code: those that occur, the unnamed class last."""
     column = trace.request_class
     if column is None:
@@ -585,8 +585,14 @@ def _peak_flops(each: ResolvedPool, resolved: Resolved) -> float:
 # -------------------------------------------------------------------------------------------------------- measure
 
 
-def _objectives(scenario: Scenario, class_names: Sequence[str]) -> tuple[Objectives, ...]:
-    part = scenario.objectives
+def objectives_by_class(part: Slos, class_names: Sequence[str]) -> tuple[Objectives, ...]:
+    """Return the objectives of each class, in the order of their names.
+
+    Raises
+    ------
+    InputError
+        If they name a class that is none of those.
+    """
     for name in part.classes:
         if name not in class_names:
             known = [known for known in class_names if known]
@@ -628,4 +634,4 @@ def _sample_interval_s(scenario: Scenario, trace: Trace) -> float:
         exponent += 1
 
 
-__all__ = ["MAX_SAMPLES", "Built", "build", "load_trace", "predictions"]
+__all__ = ["MAX_SAMPLES", "Built", "build", "classes_of", "load_trace", "objectives_by_class", "predictions"]

@@ -175,6 +175,12 @@ def info(kind: str, ref: str) -> PolicyInfo:
     )
 
 
+def base_of(kind: str) -> type[Policy]:
+    """Return the base class of a kind of policies."""
+    _check_kind(kind)
+    return _BASES[kind]
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the nearest known word, else the list of the known ones."""
     known = list(known)

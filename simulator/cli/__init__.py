@@ -1,4 +1,4 @@
-"""The command line: ``simulate run | search | reproduce | policies | models | profiles | calibrate | trace``.
+"""The command line: ``simulate run | search | policies | models | profiles | engines | keys | calibrate | trace ...``.
 
 Everything that a command does is a public call of the package. This module imports nothing heavy, so that help and a
 mistyped option answer at once; commands import what they need.
@@ -79,6 +79,7 @@ app.command("policies")(lists.policies)
 app.command("models")(lists.models)
 app.command("profiles")(lists.profiles)
 app.command("engines")(lists.engines)
+app.command("keys")(lists.keys)
 for _name, (_module, _help) in _LAZY.items():
     app.command(_name, help=_help)(lambda: None)
 

@@ -1,10 +1,10 @@
-"""``simulate policies | models | profiles | engines``: what there is, and all about one of it."""
+"""``simulate policies | models | profiles | engines | keys``: what there is, and all about one of it."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -78,145 +78,71 @@ def models(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="A model, or a config.json.")] = None,
 ) -> None:
     """List the models of the catalogue, or the figures of one."""
-    from simulator.models import kv_bytes_per_token, list_models, load_model, weight_bytes
+    from simulator.reference import catalogues
 
-    if name is None:
-        rows: list[tuple[str, ...]] = [("model", "parameters", "weights", "KV a token", "context")]
-        for each in list_models():
-            spec = load_model(each)
-            rows.append(
-                (
-                    each,
-                    f"{spec.parameter_count() / 1e9:.2f} B",
-                    f"{weight_bytes(spec) / 1e9:.1f} GB {spec.default_dtype}",
-                    f"{kv_bytes_per_token(spec, spec.base_dtype) / 1024:.1f} KiB",
-                    f"{spec.max_context_tokens:,}",
-                )
-            )
-        _print_table(rows)
-        return
-    spec = load_model(name)
-    figures: list[tuple[str, Any]] = [
-        ("model", spec.name),
-        ("Hugging Face", spec.hf_id),
-        ("parameters", f"{spec.parameter_count():,}"),
-        ("active a token", f"{spec.active_parameter_count():,}"),
-        ("weights", f"{weight_bytes(spec) / 1e9:.2f} GB as published ({spec.default_dtype})"),
-        ("KV a token", f"{kv_bytes_per_token(spec, spec.base_dtype):,} bytes in {spec.base_dtype}"),
-        ("longest context", f"{spec.max_context_tokens:,} tokens"),
-        ("layers", spec.num_layers),
-        ("hidden size", spec.hidden_size),
-        ("heads", f"{spec.num_heads} of {spec.head_dim}, {spec.num_kv_heads} for keys and values"),
-        ("feed-forward", f"{spec.intermediate_size}{', gated' if spec.gated_mlp else ''}"),
-        ("vocabulary", f"{spec.vocab_size:,}{', tied' if spec.tied_embeddings else ''}"),
-    ]
-    if spec.moe is not None:
-        moe = spec.moe
-        figures.append(
-            (
-                "experts",
-                f"{moe.experts_per_token} of {moe.num_experts} a token, each {moe.expert_intermediate_size} wide, in "
-                f"{moe.num_layers} layers",
-            )
-        )
-    if spec.mla is not None:
-        figures.append(("latent attention", f"{spec.mla.kv_lora_rank} + {spec.mla.qk_rope_head_dim} a layer"))
-    if spec.sliding_window:
-        figures.append(("sliding window", f"{spec.sliding_window:,} tokens in {spec.num_sliding_layers} layers"))
-    figures.append(("source", spec.source))
-    _print_table([(label, str(value)) for label, value in figures])
+    _print_table(catalogues.model_rows() if name is None else catalogues.model_figures(name))
 
 
 def profiles(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="A GPU or a node, or a YAML file.")] = None,
 ) -> None:
     """List GPUs and nodes, or the figures of one with their sources."""
-    from hardware_profiles import list_accelerators, list_fits, list_nodes, load_accelerator, load_node
+    from simulator.reference import catalogues
 
     if name is not None:
-        _print_profile(name)
+        _print_table(catalogues.profile_figures(_profile(name)))
         return
-    rows: list[tuple[str, ...]] = [("GPU", "memory", "bandwidth", "peak bf16/fp16", "GPU to GPU", "power", "costs")]
-    fitted = list_fits()
-    for each in list_accelerators():
-        gpu = load_accelerator(each)
-        peak = gpu.peak_flops.get("bf16") or gpu.peak_flops.get("fp16", 0.0)
-        rows.append(
-            (
-                each,
-                f"{gpu.memory_bytes / 2**30:.0f} GiB",
-                f"{gpu.memory_bandwidth / 1e9:,.0f} GB/s",
-                f"{peak / 1e12:,.0f} TFLOP/s",
-                f"{gpu.scale_up} {gpu.scale_up_bandwidth / 1e9:,.0f} GB/s",
-                f"{gpu.tdp_w:.0f} W",
-                "fitted" if each in fitted else "data sheet",
-            )
-        )
-    _print_table(rows)
+    _print_table(catalogues.accelerator_rows())
     typer.echo("")
-    rows = [("node", "GPUs", "joined by", "network")]
-    for each in list_nodes():
-        node = load_node(each)
-        network = ", ".join(f"{nic.count} x {nic.bandwidth * 8 / 1e9:.0f} Gbit/s" for nic in node.nics)
-        rows.append((each, f"{node.gpus} x {node.accelerator}", node.fabric, network or "-"))
-    _print_table(rows)
+    _print_table(catalogues.node_rows())
 
 
-def _print_profile(name: str) -> None:
+def _profile(name: str) -> Accelerator | NodeType:
     from hardware_profiles import ProfileError, list_accelerators, list_nodes, load_accelerator, load_node
     from simulator.errors import did_you_mean
 
-    profile: Accelerator | NodeType
     try:
-        profile = load_accelerator(name)
+        return load_accelerator(name)
     except ProfileError as first:
         try:
-            profile = load_node(name)
+            return load_node(name)
         except ProfileError:
             if name.lower().endswith((".yaml", ".yml")):
                 raise first from None
             known = [*list_accelerators(), *list_nodes()]
             raise ProfileError(f"unknown profile {name!r}{did_you_mean(name.lower(), known)}") from None
-    rows = []
-    for field in profile.__dataclass_fields__:
-        value = getattr(profile, field)
-        if field == "sources" or value is None or value == ():
-            continue
-        rows.append((field, _shown(field, value), profile.sources.get(field, "")))
-    _print_table([("figure", "value", "source"), *rows])
-
-
-def _shown(field: str, value: Any) -> str:
-    if field == "peak_flops":
-        return ", ".join(f"{dtype} {rate / 1e12:g}" for dtype, rate in value.items()) + " TFLOP/s"
-    if field.endswith("_bytes"):
-        return f"{value / 2**30:.2f} GiB"
-    if field.endswith("bandwidth"):
-        return f"{value / 1e9:g} GB/s"
-    if field.endswith("_w"):
-        return f"{value:g} W"
-    if field == "nics":
-        return ", ".join(f"{nic.count} x {nic.name} {nic.bandwidth * 8 / 1e9:g} Gbit/s" for nic in value)
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def engines(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Such as vllm or vllm@0.19.")] = None,
 ) -> None:
     """List engines whose defaults and flags are known, or the flags of one."""
-    from simulator.engines import list_engines, load_engine
+    from simulator.reference import catalogues
 
     if name is None:
-        rows = [(label, f"policy {load_engine(label).policy}", load_engine(label).source) for label in list_engines()]
-        _print_table([("engine", "scheduler", "source"), *rows])
+        _print_table(catalogues.engine_rows())
         return
+    from simulator.engines import load_engine
+
     engine = load_engine(name)
     typer.echo(textwrap.fill(f"{engine.label}: policy {engine.policy}. Source: {engine.source}\n", _WIDTH))
     typer.echo("")
-    rows = [(", ".join(flag.names), flag.key or "accepted, changes nothing here", "") for flag in engine.flags]
-    _print_table([("flag", "scenario key within a pool", ""), *rows])
+    _print_table(catalogues.engine_flag_rows(engine))
     typer.echo("")
     typer.echo(textwrap.fill(f"Not modelled, and refused: {', '.join(sorted(engine.not_modelled))}", _WIDTH))
+
+
+def keys(
+    under: Annotated[str, typer.Argument(metavar="KEY", help="Only this key and those within it.")] = "",
+) -> None:
+    """List the keys of a scenario with their defaults, bounds and meaning, or those within one."""
+    from simulator.reference.keys import scenario_keys
+
+    rows: list[tuple[str, ...]] = [("key", "default", "meaning")]
+    for key in scenario_keys(under):
+        meaning = " ".join(f"{key.doc} ({key.takes})".replace("`", "").split())
+        rows.append((key.path, key.default or "required", meaning))
+    _print_table(rows)
 
 
 def _print_table(rows: Sequence[Sequence[str]]) -> None:

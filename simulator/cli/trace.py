@@ -19,6 +19,7 @@ app = typer.Typer(
     help="Inspect, generate, convert and fit request traces.",
     no_args_is_help=True,
     rich_markup_mode=None,
+    add_completion=False,
 )
 
 _P = ParamSpec("_P")

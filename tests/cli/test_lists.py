@@ -40,6 +40,13 @@ def test_engines_and_one_engine(cli: Cli) -> None:
     assert "--max-num-seqs" in out and "engine.max_num_seqs" in out and "Not modelled" in out
 
 
+def test_keys_of_a_scenario_and_those_within_one(cli: Cli) -> None:
+    assert "cluster.pools[].replicas" in cli("keys").out
+    out = cli("keys", "cluster.pools.0.engine").out
+    assert "cluster.pools[].engine.block_size" in out and "(integer, 1 to 65,536, or auto)" in " ".join(out.split())
+    assert "workload" not in out
+
+
 def test_trace_commands_are_mounted(cli: Cli) -> None:
     said = cli("trace", "inspect", "trace.csv")
     assert said.code == 0 and "40" in said.out
@@ -58,6 +65,7 @@ def test_the_version_is_printed(cli: Cli) -> None:
         (["models", "llama-3.1-8bb"], "did you mean 'llama-3.1-8b'?"),
         (["profiles", "h100-smx"], "did you mean 'h100-sxm'?"),
         (["engines", "sglan"], "did you mean 'sglang'?"),
+        (["keys", "enginee"], "did you mean 'cluster.pools.engine'?"),
     ],
 )
 def test_a_mistyped_name_is_one_line(cli: Cli, args: list[str], text: str) -> None:

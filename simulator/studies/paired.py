@@ -4,8 +4,8 @@ Both sides of a pair have the same requests and the same random streams (common 
 replications is largely the same on both and drops out of their difference: A. M. Law, *Simulation Modeling and
 Analysis*, 5th ed., sections 10.2.1 (paired-t interval) and 11.2. Figures that are above zero are compared by their
 ratio: the mean and Student's interval of its logarithm, which make a geometric mean and an interval that treat a
-halving and a doubling alike. Several sides against one baseline are corrected for by S. Holm, *A Simple Sequentially Rejective
-Multiple Test Procedure*, Scandinavian Journal of Statistics 6 (1979) 65-70.
+halving and a doubling alike. Several sides against one baseline are corrected for by S. Holm, *A Simple Sequentially
+Rejective Multiple Test Procedure*, Scandinavian Journal of Statistics 6 (1979) 65-70.
 """
 
 from __future__ import annotations

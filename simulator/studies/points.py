@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    from simulator.result import RunResult
     from workloads import Trace
+
+Read = TypeVar("Read")
 
 LATENCIES = ("ttft", "tpot", "itl", "e2e")
 """Latencies of a summary; a key there is the name with ``_s``."""
@@ -47,14 +50,20 @@ class Outcome:
 
 def evaluate(task: Task) -> Outcome:
     """Simulate one task; never raises but for Ctrl-C."""
+    return evaluate_and_read(task, lambda result: None)[0]
+
+
+def evaluate_and_read(task: Task, read: Callable[[RunResult], Read]) -> tuple[Outcome, Read | None]:
+    """Simulate one task, and read from its result what the summary hasn't; never raises but for Ctrl-C."""
     from simulator.runner import run
 
     try:
-        return outcome_of(run(task.scenario, trace=task.trace).summary_without_timing)
+        result = run(task.scenario, trace=task.trace)
+        return outcome_of(result.summary_without_timing), read(result)
     except ValueError as error:  # InputError, PolicyError, TraceError, ProfileError
-        return Outcome(failure=" ".join(str(error).split()))
+        return Outcome(failure=" ".join(str(error).split())), None
     except Exception as error:  # one simulation must not take the others with it
-        return Outcome(failure=f"a defect of the simulator: {type(error).__name__}: {error}", is_defect=True)
+        return Outcome(failure=f"a defect of the simulator: {type(error).__name__}: {error}", is_defect=True), None
 
 
 def outcome_of(summary: Mapping[str, Any]) -> Outcome:

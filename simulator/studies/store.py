@@ -89,11 +89,21 @@ class Store:
             "scenario": plain(task.scenario),
             "summary": plain(outcome.summary),
         }
-        path = self.path(digest)
+        text = json.dumps(record, allow_nan=False, ensure_ascii=False)
+        self.write(self.path(digest), text.encode())
+
+    def write(self, path: Path, content: bytes) -> None:
+        """Write a file of the store, whole or not at all.
+
+        Raises
+        ------
+        InputError
+            If it can't be written.
+        """
         partial = path.with_suffix(f".{os.getpid()}.partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps(record, allow_nan=False, ensure_ascii=False), encoding="utf-8")
+            partial.write_bytes(content)
             partial.replace(path)
         except OSError as error:
             partial.unlink(missing_ok=True)

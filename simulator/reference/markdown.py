@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 _ROLE = re.compile(r":\w+:`~?([^`]+)`")
 _CODE = re.compile(r"``(.+?)``", re.DOTALL)
 _SPAN = re.compile(r"(`[^`]+`)")
+_ARXIV = re.compile(r"arXiv[: ](\d{4}\.\d{4,5})")
 _UNMODELLED = re.compile(r"(?m)^(\s*)(Not modelled|Not seen here)(:| here)")
 
 
@@ -16,6 +17,11 @@ def prose(docstring: str) -> str:
     text = _CODE.sub(r"`\1`", _ROLE.sub(r"`\1`", docstring))
     text = "".join(part if part.startswith("`") else _escaped(part) for part in _SPAN.split(text))
     return _UNMODELLED.sub(r"\1**\2**\3", text)
+
+
+def cited(source: str) -> str:
+    """Return what a thing follows as Markdown, with links to the papers on arXiv."""
+    return _ARXIV.sub(r"[\g<0>](https://arxiv.org/abs/\1)", prose(source))
 
 
 def _escaped(text: str) -> str:

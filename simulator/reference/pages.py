@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from policies import registry
 from policies.registry import ParameterInfo, PolicyInfo
 from simulator.reference import catalogues
 from simulator.reference.commands import Command, Parameter, all_commands
 from simulator.reference.keys import Key, plain_path, scenario_keys, scenario_sections
-from simulator.reference.markdown import anchor, definition, heading, prose, table
+from simulator.reference.markdown import anchor, cited, definition, heading, prose, table
 
 _JOIN = "\n\n"
 
@@ -64,29 +65,14 @@ def _key_entry(key: Key, paths: tuple[str, ...]) -> str:
         more = f"One of the policies of the kind [`{key.policy_kind}`](#{anchor('kind', key.policy_kind)})."
     elif key.section:
         more = f"[Keys of `{key.path}`](#{anchor('keys', plain_path(key.path))})"
-    return definition(term, f"*{takes}*", prose(key.doc), more)
+    return definition(f"{term} *{takes}*", prose(key.doc), more)
 
 
 # ------------------------------------------------------------------------------------------------------- policies
 
 
 def policies_page() -> str:
-    """Return every policy by kind, then the presets."""
-    places: dict[str, list[str]] = {}
-    for key in scenario_keys():
-        if key.policy_kind:
-            places.setdefault(key.policy_kind, []).append(key.path)
-    blocks = [_overview()]
-    for kind in registry.KINDS:
-        chosen = " or ".join(map(key_link, places.get(kind, [])))
-        base = inspect.cleandoc(registry.base_of(kind).__doc__ or "").split("\n\n", 1)[0]
-        blocks += [heading(2, f"`{kind}`", anchor("kind", kind)), prose(base), f"Chosen by {chosen}."]
-        for info in registry.describe(kind):
-            blocks += _policy(info)
-    return _JOIN.join([*blocks, *_presets()])
-
-
-def _overview() -> str:
+    """Return the names of all policies, by kind, with links to them."""
     rows = []
     for kind in registry.KINDS:
         links = (f"[{name}](#{policy_anchor(kind, name)})" for name in registry.names(kind))
@@ -94,38 +80,57 @@ def _overview() -> str:
     return table(("kind", "policies"), rows)
 
 
+def policy_kind_page(kind: str) -> str:
+    """Return every policy of a kind, under what the kind decides and where a scenario names one."""
+    places = [key.path for key in scenario_keys() if key.policy_kind == kind]
+    base = inspect.cleandoc(registry.base_of(kind).__doc__ or "").split("\n\n", 1)[0]
+    title = heading(1, f"{kind.replace('_', ' ').capitalize().replace('Kv', 'KV')} policies", anchor("kind", kind))
+    blocks = [title, prose(base), f"Scenario: {' or '.join(map(key_link, places))}."]
+    for info in registry.describe(kind):
+        blocks += _policy(info)
+    return _JOIN.join(blocks)
+
+
 def _policy(info: PolicyInfo) -> Iterator[str]:
-    yield heading(3, f"`{info.name}`", policy_anchor(info.kind, info.name))
+    yield heading(2, f"`{info.name}`", policy_anchor(info.kind, info.name))
     yield prose(info.doc)
-    yield f"**Source**: {prose(info.source)}"
+    yield f"**Source**: {cited(info.source)}"
     yield f"**File**: `{info.origin}`"
     if info.parameters:
         yield "**Parameters**"
         yield from map(_parameter, info.parameters)
 
 
+_TYPES = {"int": "integer", "float": "number", "str": "text", "bool": "`true` or `false`"}
+
+
 def _parameter(parameter: ParameterInfo) -> str:
+    """Return the entry of a parameter, said in the words that keys are."""
     if parameter.objective:
         default = f"`objectives.{parameter.objective}`"
     else:
         shown = str(parameter.default).lower() if isinstance(parameter.default, bool) else str(parameter.default)
         default = f"`{shown}`" + (f" {parameter.unit}" if parameter.unit else "")
-    bounds = f", {parameter.bounds}" if parameter.bounds else ""
-    return definition(f"`{parameter.name}`", f"*{parameter.type}{bounds}; default {default}*", prose(parameter.doc))
+    takes = _TYPES.get(parameter.type, parameter.type)
+    if parameter.choices:
+        takes = " or ".join(f"`{choice}`" for choice in parameter.choices)
+    elif parameter.bounds:
+        takes += f", {parameter.bounds}"
+    return definition(f"`{parameter.name}` *{takes}; default {default}*", prose(parameter.doc))
 
 
-def _presets() -> Iterator[str]:
+def presets_page() -> str:
+    """Return every preset with its scenario keys."""
     from simulator import scenario_yaml
     from simulator.presets import list_presets, load_preset
 
-    yield heading(2, "Presets", "presets")
-    yield "Policies of several kinds and the settings that go with them, under one name: `--preset NAME`."
+    blocks = []
     for name in list_presets():
         preset = load_preset(name)
-        yield heading(3, f"`{name}`", anchor("preset", name))
-        yield prose(preset.summary)
-        yield f"**Source**: {prose(preset.source)}"
-        yield f"```yaml\n{scenario_yaml.dump(dict(preset.scenario)).strip()}\n```"
+        keys = scenario_yaml.dump(dict(preset.scenario)).strip()
+        blocks += [heading(2, f"`{name}`", anchor("preset", name)), prose(preset.summary)]
+        blocks += [f"**Source**: {cited(preset.source)}", f"```yaml\n{keys}\n```"]
+    return _JOIN.join(blocks)
 
 
 # ------------------------------------------------------------------------------------------------------- commands
@@ -209,6 +214,8 @@ def _rows(rows: catalogues.Rows, kind: str) -> str:
 PAGES: dict[str, Callable[[], str]] = {
     "scenario-keys": scenario_page,
     "policies": policies_page,
+    **{f"policies-{kind.replace('_', '-')}": partial(policy_kind_page, kind) for kind in registry.KINDS},
+    "presets": presets_page,
     "commands": commands_page,
     "models": models_page,
     "hardware": hardware_page,

@@ -32,18 +32,19 @@ def test_every_key_has_a_target() -> None:
 
 @pytest.mark.parametrize("kind", registry.KINDS)
 def test_every_policy_is_there_with_its_source_and_parameters(kind: str) -> None:
-    text = TEXTS["policies"]
+    text = TEXTS[f"policies-{kind.replace('_', '-')}"]
+    assert markdown.anchor("kind", kind) in targets(text)
     for info in registry.describe(kind):
         assert policy_anchor(kind, info.name) in targets(text)
         start = text.index(f"({policy_anchor(kind, info.name)})=")
         entry = text[start : text.find(")=\n#", start + 50)]
-        assert f"**Source**: {markdown.prose(info.source)}" in entry
+        assert f"**Source**: {markdown.cited(info.source)}" in entry
         for parameter in info.parameters:
-            assert f"`{parameter.name}`\n: *" in entry
+            assert f"\n`{parameter.name}` *" in entry
 
 
 def test_what_a_policy_does_not_model_stands_out() -> None:
-    assert TEXTS["policies"].count("**Not modelled**") > 10
+    assert TEXTS["policies-batching"].count("**Not modelled**") > 10
 
 
 def test_every_catalogue_is_whole() -> None:
@@ -52,7 +53,7 @@ def test_every_catalogue_is_whole() -> None:
         (list_accelerators(), "gpu", "hardware"),
         (list_nodes(), "node", "hardware"),
         (list_engines(), "engine", "engines"),
-        (list_presets(), "preset", "policies"),
+        (list_presets(), "preset", "presets"),
     ):
         assert {markdown.anchor(kind, name) for name in names} <= set(targets(TEXTS[page]))
 
@@ -113,6 +114,11 @@ def test_pages_ask_for_what_can_be_generated_each_once() -> None:
 )
 def test_docstrings_become_markdown(docstring: str, text: str) -> None:
     assert markdown.prose(docstring) == text
+
+
+def test_papers_on_arxiv_are_links() -> None:
+    said = markdown.cited("Lin, arXiv:2411.17651, section 3")
+    assert said == "Lin, [arXiv:2411.17651](https://arxiv.org/abs/2411.17651), section 3"
 
 
 def test_definitions_hold_several_paragraphs() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,16 +65,32 @@ class Store:
 
     def get(self, digest: str) -> Outcome | None:
         """Return a kept result; None where there is none, or none that can be read."""
+        record = self.record(digest)
         try:
-            record = json.loads(self.path(digest).read_text(encoding="utf-8"))
-            if record["schema_version"] != SCHEMA_VERSION:
-                return None
-            return outcome_of(record["summary"])
-        except (OSError, ValueError, KeyError, TypeError):
+            return None if record is None else outcome_of(record["summary"])
+        except (KeyError, TypeError):
             return None
 
     def put(self, digest: str, task: Task, outcome: Outcome) -> None:
         """Keep a result, with the scenario that made it.
+
+        Raises
+        ------
+        InputError
+            If it can't be written.
+        """
+        self.keep(digest, task, {"summary": outcome.summary})
+
+    def record(self, digest: str) -> dict[str, Any] | None:
+        """Return what is kept under a digest; None where nothing is, or nothing that can be read."""
+        try:
+            record = json.loads(self.path(digest).read_text(encoding="utf-8"))
+            return record if record["schema_version"] == SCHEMA_VERSION else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def keep(self, digest: str, task: Task, found: Mapping[str, Any]) -> None:
+        """Keep what was found of a task under a digest, whole or not at all.
 
         Raises
         ------
@@ -87,7 +103,7 @@ class Store:
             "program": program_digest(),
             "trace": None if task.trace is None else task.trace.source or "given in Python",
             "scenario": plain(task.scenario),
-            "summary": plain(outcome.summary),
+            **plain(found),
         }
         text = json.dumps(record, allow_nan=False, ensure_ascii=False)
         self.write(self.path(digest), text.encode())

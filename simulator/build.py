@@ -100,6 +100,8 @@ def load_trace(scenario: Scenario, trace: Trace | None = None) -> Trace:
     )
     if part.resample is None:
         return filtered
+    if part.loop.kind == "sessions":
+        raise InputError("workload.resample draws requests one by one, and workload.loop keeps sessions: leave one out")
     from workloads.resampling import resample_trace
 
     again = part.resample

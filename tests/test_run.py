@@ -346,3 +346,14 @@ def test_fits_that_there_are_not_are_refused() -> None:
     scenario = Scenario.from_mapping({"cluster": {"pools": [{"accelerator": "a10g", "cost": "fitted"}]}})
     with pytest.raises(InputError, match=r"pools.0.cost: a10g has no fits \(those with: a100-80gb"):
         resolve(scenario)
+
+
+def test_a_resampled_trace_differs_by_seed_and_keeps_no_sessions() -> None:
+    base: dict[str, Any] = {
+        "workload": {"trace": "bundled:burstgpt-style", "limit": 200, "resample": {"block_s": 5, "within_s": 20}}
+    }
+    first, second, again = (run({**base, "seed": seed}).summary_without_timing for seed in (1, 2, 1))
+    assert first == again != second
+    base["workload"]["loop"] = "sessions"
+    with pytest.raises(InputError, match="workload.resample draws requests one by one"):
+        run(base)

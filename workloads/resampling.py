@@ -26,7 +26,8 @@ def resample_trace(trace: Trace, *, block_s: float, within_s: float, seed: int =
     Parameters
     ----------
     trace
-        Requests that stand for themselves: no sessions, no identities of blocks.
+        Requests whose prompts have no known parts (``block_hashes``). Turns of sessions are drawn one by one, as requests
+        that nothing precedes: right for an open loop, which sends every request at its own time anyway.
     block_s
         Length of a block, seconds.
     within_s
@@ -42,8 +43,8 @@ def resample_trace(trace: Trace, *, block_s: float, within_s: float, seed: int =
     Raises
     ------
     TraceError
-        If a length isn't above 0, nothing is drawn, or requests belong together: a turn without its conversation, or a
-        prompt drawn twice, would be found in prefix caches where no prompt of the real traffic is.
+        If a length isn't above 0, nothing is drawn, or prompts are known: one drawn twice would be found in prefix caches
+        where none of the real traffic is.
 
     References
     ----------
@@ -52,8 +53,6 @@ def resample_trace(trace: Trace, *, block_s: float, within_s: float, seed: int =
     for name, value in (("block_s", block_s), ("within_s", within_s)):
         if not 0 < value < math.inf:
             raise TraceError(f"{name} must be above 0 and finite, got {value}")
-    if trace.parent_id is not None and bool((trace.parent_id >= 0).any()):
-        raise TraceError("a trace of sessions can't be resampled: turns belong together; replay it as it is")
     if trace.block_hashes is not None:
         raise TraceError(
             "a trace with identities of blocks can't be resampled: prompts would repeat; replay it as it is"

@@ -253,9 +253,10 @@ class Trace:
         return replace(self, **changes)
 
     def rearranged(self, rows: npt.NDArray[Any], arrival_s: Floats) -> Trace:
-        """Return rows in any order, and as often as wished, that arrive at other times; nobody has a parent then."""
+        """Return rows in any order, and as often as wished, that arrive at other times; sessions are gone then."""
         changes = self._taken(np.asarray(rows, np.int64))
-        return replace(self, **{**changes, "arrival_s": arrival_s, "parent_id": None, "row_key": None})
+        gone = dict.fromkeys(("session_id", "parent_id", "think_time_s", "row_key"))
+        return replace(self, **{**changes, **gone, "arrival_s": arrival_s})
 
     def _taken(self, index: Ints) -> dict[str, Any]:
         return {

@@ -60,7 +60,9 @@ def test_turns_belong_together_in_the_loop_of_sessions_only() -> None:
 
 
 def test_a_generator_makes_other_requests_with_each_seed() -> None:
-    made = Scenario.from_mapping({"workload": {"generator": {"kind": "poisson", "params": {"rate": 1, "requests": 10}}}})
+    made = Scenario.from_mapping(
+        {"workload": {"generator": {"kind": "poisson", "params": {"rate": 1, "requests": 10}}}}
+    )
     assert replications(made, trace()).resample is None
     with pytest.raises(InputError, match="only a replayed trace is resampled"):
         replications(made, trace(), wanted=True)

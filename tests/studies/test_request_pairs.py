@@ -23,7 +23,9 @@ from simulator.studies.request_pairs import (
 from simulator.studies.store import Store
 
 SCENARIO = {
-    "workload": {"generator": {"kind": "poisson", "params": {"rate": 20, "requests": 50, "prompt": "constant:value=300"}}},
+    "workload": {
+        "generator": {"kind": "poisson", "params": {"rate": 20, "requests": 50, "prompt": "constant:value=300"}}
+    },
     "measure": {"warmup_s": 0.5, "until_s": 2.0},
 }
 NAN = float("nan")

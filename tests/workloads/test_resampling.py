@@ -74,10 +74,14 @@ def test_texts_come_along() -> None:
     assert drawn.request_class.texts() == [classes.texts()[row - 1] for row in drawn.prompt_tokens]
 
 
+def test_turns_are_drawn_one_by_one() -> None:
+    one = trace([0.0, 1.0, 2.0], session_id=np.array([5, 5, 5]), parent_id=np.array([-1, 0, 1]))
+    drawn = resample_trace(one, block_s=1, within_s=1)
+    assert drawn.parent_id is None and drawn.session_id is None
+
+
 def test_what_belongs_together_is_refused() -> None:
     one = trace([0.0, 1.0])
-    with pytest.raises(TraceError, match="a trace of sessions can't be resampled"):
-        resample_trace(replace(one, parent_id=np.array([-1, 0])), block_s=1, within_s=1)
     hashes = Ragged(np.array([0, 1, 2]), np.array([7, 7]))
     with pytest.raises(TraceError, match="prompts would repeat"):
         resample_trace(replace(one, block_hashes=hashes, block_size_tokens=16), block_s=1, within_s=1)

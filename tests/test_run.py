@@ -355,5 +355,5 @@ def test_a_resampled_trace_differs_by_seed_and_keeps_no_sessions() -> None:
     first, second, again = (run({**base, "seed": seed}).summary_without_timing for seed in (1, 2, 1))
     assert first == again != second
     base["workload"]["loop"] = "sessions"
-    with pytest.raises(InputError, match="workload.resample draws requests one by one"):
+    with pytest.raises(InputError, match="draws requests one by one"):
         run(base)

@@ -26,8 +26,8 @@ def resample_trace(trace: Trace, *, block_s: float, within_s: float, seed: int =
     Parameters
     ----------
     trace
-        Requests whose prompts have no known parts (``block_hashes``). Turns of sessions are drawn one by one, as requests
-        that nothing precedes: right for an open loop, which sends every request at its own time anyway.
+        Requests whose prompts have no known parts (``block_hashes``). Turns of sessions are drawn one by one, as
+        requests that nothing precedes: right for an open loop, which sends every request at its own time anyway.
     block_s
         Length of a block, seconds.
     within_s
@@ -43,8 +43,8 @@ def resample_trace(trace: Trace, *, block_s: float, within_s: float, seed: int =
     Raises
     ------
     TraceError
-        If a length isn't above 0, nothing is drawn, or prompts are known: one drawn twice would be found in prefix caches
-        where none of the real traffic is.
+        If a length isn't above 0, nothing is drawn, or prompts are known: one drawn twice would be found in prefix
+        caches where none of the real traffic is.
 
     References
     ----------

@@ -58,6 +58,7 @@ _OPTIONS: tuple[tuple[str, Any, Any, Any], ...] = (
     ("out", str | None, typer.Option("--out", metavar="DIR", help="Write the result there."), None),
     ("format", str, typer.Option("--format", help="Tables of the result: parquet or csv."), "parquet"),
     ("perfetto", bool, typer.Option("--perfetto", help="Write a Perfetto trace of every batch too."), False),
+    ("report", bool, typer.Option("--report", help="Write report.html there too."), False),
     ("overwrite", bool, typer.Option("--overwrite", help="Replace an earlier result in DIR."), False),
     ("stepwise", bool, typer.Option("--stepwise", help="No fast-forward: the same result, more slowly."), False),
     ("strict", bool, typer.Option("--strict", help="A rejected request is an error."), False),
@@ -219,6 +220,8 @@ def _run(ctx: Any, trace: str | None, values: dict[str, Any]) -> None:
         return
     if scenario.workload.trace is None and scenario.workload.generator is None:
         raise InputError("which requests? name a trace, as in: simulate run trace.csv (or bundled:NAME)")
+    if values["report"] and values["out"] is None:
+        raise InputError("where to? --report writes report.html to the directory of --out; add --out DIR")
     from simulator.cli.watch import TerminalWatch
     from simulator.runner import run
 
@@ -233,6 +236,10 @@ def _run(ctx: Any, trace: str | None, values: dict[str, Any]) -> None:
         progress=watch,
         overwrite=values["overwrite"],
     )
+    if values["report"]:
+        from simulator.reports import report
+
+        report(values["out"])
     if not values["quiet"]:
         watch.print_result(result, values["out"])
     if watch.interrupted:

@@ -13,10 +13,12 @@ from pathlib import Path
 from simulator.errors import InputError
 from simulator.reports.document import Document
 from simulator.reports.rendering import render
+from simulator.result import RunResult
 from simulator.write import REPORT
 
 KINDS = {
     "study.json": ("simulator.reports.of_reproduce", "simulate reproduce --out"),
+    "summary.json": ("simulator.reports.of_run", "simulate run --out"),
 }
 """By the file that only such a result has: the module that has ``document(directory: Path) -> Document``, and what
 writes such a result. The first that a directory holds decides."""
@@ -38,13 +40,13 @@ class Report:
     answer: str
 
 
-def report(directory: str | os.PathLike[str], *, out: str | os.PathLike[str] | None = None) -> Report:
+def report(result: str | os.PathLike[str] | RunResult, *, out: str | os.PathLike[str] | None = None) -> Report:
     """Write the report of a result: one self-contained HTML file.
 
     Parameters
     ----------
-    directory
-        What ``--out`` of `simulate run`, `search`, `reproduce` ... wrote.
+    result
+        Directory that ``--out`` of `simulate run`, `search`, `reproduce` ... wrote, or what `simulator.run` returned.
     out
         The file; None: ``report.html`` in the directory.
 
@@ -53,9 +55,17 @@ def report(directory: str | os.PathLike[str], *, out: str | os.PathLike[str] | N
     InputError
         If the directory holds no result, one that this version can't read, or the file can't be written.
     """
-    place = Path(directory).expanduser().resolve()
-    document = document_of(place)
-    target = place / REPORT if out is None else Path(out).expanduser().resolve()
+    if isinstance(result, RunResult):
+        from simulator.reports.of_run import described
+
+        if out is None:
+            raise InputError("where to? a report of a run that is not on disk needs the file: report(result, out=...)")
+        document, target = described(result, result.scenario), Path(out).expanduser().resolve()
+    else:
+        place = Path(result).expanduser().resolve()
+        document, target = document_of(place), place / REPORT
+        if out is not None:
+            target = Path(out).expanduser().resolve()
     _write(render(document), target)
     return Report(target, document.answer)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -14,6 +15,8 @@ from simulator.figures.style import INK, PAPER, SERIES, SOFT
 from simulator.figures.svg import to_svg
 from simulator.reports.document import Block, Cell, Document, Plot, Table
 from simulator.terminal import number
+
+_WITH_UNIT = re.compile(r"[+−<-]?\d[\d,.]*\+?( ?(%|ms|s|min|h|days|W|x))?( \([^ ]+ %\))?")
 
 LINE = ("#d0d7de", "#30363d")
 STRIPE = ("#f6f8fa", "#161b22")
@@ -86,13 +89,16 @@ def cell_text(cell: Cell) -> str:
 
 
 def numeric_columns(table: Table) -> list[bool]:
-    """Tell of each column whether it holds numbers, which stand to the right."""
+    """Tell of each column whether it holds numbers, with units or without: they stand to the right."""
     columns: list[Sequence[Any]] = list(zip(*table.rows, strict=True)) or [() for _ in table.columns]
-    return [
-        any(cell is not None for cell in cells)
-        and all(cell is None or (isinstance(cell, int | float) and not isinstance(cell, bool)) for cell in cells)
-        for cells in columns
-    ]
+    return [any(cell is not None for cell in cells) and all(_is_number(cell) for cell in cells) for cells in columns]
+
+
+def _is_number(cell: Cell) -> bool:
+    """Tell whether a cell is a number, one with a unit, or nothing."""
+    if isinstance(cell, str):
+        return not cell or _WITH_UNIT.fullmatch(cell) is not None
+    return not isinstance(cell, bool)
 
 
 def _groups(blocks: Sequence[Block]) -> Iterator[tuple[bool, list[Block]]]:

@@ -92,6 +92,11 @@ class Run:
         (folder / f"{self.slug}.yaml").write_text(text, encoding="utf-8")
 
 
+def generated(kind: str, **params: Any) -> dict[str, Any]:
+    """Return the ``workload`` of a scenario whose requests a generator makes."""
+    return {"generator": {"kind": kind, "params": params}}
+
+
 def unique(runs: Iterable[Run]) -> list[Run]:
     """Return each run once, in the order in which they come first.
 
@@ -117,4 +122,4 @@ def _plain(value: Any) -> Any:
     return value
 
 
-__all__ = ["FOLDER", "Run", "unique"]
+__all__ = ["FOLDER", "Run", "generated", "unique"]

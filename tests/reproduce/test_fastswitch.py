@@ -6,8 +6,8 @@ from simulator.reproduce.studies import fastswitch
 
 
 def test_the_mechanisms_shorten_stalls_and_tails_where_memory_is_short() -> None:
-    trace = fastswitch.requests(9.0, 300)
-    found = {name: fastswitch.figures(trace, "random", name) for name in fastswitch.SYSTEMS}
+    runs = {name: fastswitch.described(9.0, 300, "random", name) for name in fastswitch.SYSTEMS}
+    found = {name: fastswitch.figures(one) for name, one in runs.items()}
     stalls = [found[name]["stall"] for name in fastswitch.SYSTEMS]
     assert stalls == sorted(stalls, reverse=True) and stalls[-1] < 0.2 * stalls[0]
     assert found["fastswitch"]["ttft_s"] < found["vllm"]["ttft_s"]

@@ -26,10 +26,10 @@ def test_online_requests_swing_threefold_and_are_the_same_whatever_comes_beside_
 
 def test_offline_work_fills_what_online_requests_leave_within_their_objective() -> None:
     """A minute: HyGen with a step budget does several times the work, and online tokens come as late as allowed."""
-    alone = hygen.figures(hygen.requests(60.0, 0.0), "sarathi", 60.0)
+    alone = hygen.figures(hygen.described("alone", hygen.requests(60.0, 0.0), "sarathi", 60.0), 60.0)
     flood = hygen.requests(60.0, hygen.MOST_OFFLINE_RATE, at_start=True)
-    found = hygen.figures(flood, "hygen", 60.0, 0.028)
-    careless = hygen.figures(flood, "sarathi", 60.0)
+    found = hygen.figures(hygen.described("hygen", flood, "hygen", 60.0, 0.028), 60.0)
+    careless = hygen.figures(hygen.described("careless", flood, "sarathi", 60.0), 60.0)
     assert found["gap_s"] < 1.15 * alone["gap_s"] < careless["gap_s"]
     assert found["ttft_s"] < 2 * alone["ttft_s"] < careless["ttft_s"]
     assert found["all"] > 2 * alone["all"]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from simulator.reproduce.studies import dodoor, llumnix
 from simulator.reproduce.study import Options
+from workloads import generate
 
 
 def test_lengths_have_the_mean_that_the_paper_names() -> None:
-    trace = llumnix._requests(256, 512, 10.0, Options())
+    requests = llumnix._requests(256, 512, 10.0, Options())["generator"]
+    trace = generate(requests["kind"], **requests["params"])
     assert abs(trace.prompt_tokens.mean() / 256 - 1) < 0.15
     assert abs(trace.output_tokens.mean() / 512 - 1) < 0.15
     assert trace.prompt_tokens.max() <= llumnix.LONGEST

@@ -100,3 +100,18 @@ def test_different_runs_may_not_share_a_name() -> None:
     study = Study("made-up", "P", "C.", {}, "So.", "Because.", lambda options: [row])
     with pytest.raises(ValueError, match="two different runs of a study are called 'generated, 2 requests/s'"):
         running.Reproduction(study, quick=True, trace=None, rows=(row,), took_s=0.0).table()
+
+
+@pytest.mark.parametrize("name", ["fastkv", "h2o", "hydragen"])
+def test_a_figure_of_a_study_is_that_of_its_scenario_file(name: str, tmp_path: Path) -> None:
+    done = reproduce(name, quick=True, out=tmp_path)
+    assert all(row.runs for row in done.rows)
+    one = done.rows[0].runs[0]
+    again, ours = run(tmp_path / one.file).requests, one.simulate().requests
+    assert again["last_token_s"].tolist() == ours["last_token_s"].tolist()
+
+
+def test_a_study_says_why_a_figure_has_no_scenario() -> None:
+    done = reproduce("context-parallelism", quick=True)
+    assert not any(row.runs for row in done.rows)
+    assert "nothing is simulated" in done.study.without_runs

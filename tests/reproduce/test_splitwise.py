@@ -11,7 +11,7 @@ from simulator.reproduce.studies import splitwise
 def test_split_machines_keep_objectives_that_mixed_ones_miss() -> None:
     workload, requests = splitwise.drawn(Options(), 150)
     assert workload == "conversation"
-    alone = splitwise.latencies_alone("A", requests)
+    alone = splitwise.latencies(splitwise.one_machine("A", requests))
     mixed, split = (
         next(design for design in splitwise.designs(workload, quick=True) if name in design.name)
         for name in ("Baseline-A100", "Splitwise-AA")

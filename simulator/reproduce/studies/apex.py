@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from simulator.reproduce.runs import Run, generated
 from simulator.reproduce.study import Options, PaperFigure, Row, Study
 
 if TYPE_CHECKING:
+    from simulator.studies.plan_space import Plan
     from simulator.studies.search import SearchResult
-    from workloads import Trace
 
 LENGTHS = {
     "summarization": ("lognormal:median=6000,sigma=0.6,max=16000", "lognormal:median=180,sigma=0.4,max=1024"),
@@ -57,7 +58,9 @@ _QUICK = (_Case("mistral-7b-v0.3", "dgx-h100", "summarization", AT_ONCE),)
 def run(options: Options) -> Sequence[Row]:
     """Search each case, and compare the best plan with the heuristic one and with the one of least energy."""
     rows: list[Row] = []
-    gains, savings, times = [], [], []
+    gains: list[tuple[float, tuple[Run, ...]]] = []
+    savings: list[tuple[float, tuple[Run, ...]]] = []
+    times = []
     for case in _QUICK if options.quick else _CASES:
         found = _searched(case, options)
         times.append(found.took_s)
@@ -65,22 +68,28 @@ def run(options: Options) -> Sequence[Row]:
             ("mean end-to-end latency", "e2e_s_mean", False),
             ("time until all have ended", "requests_per_s", True),
         ):
-            gain, plan = _gain(found, figure, higher)
-            rows.append(Row(f"{case.label}: {what}, heuristic over best", gain, "x", remark=f"best is {plan}"))
+            gain, guide, best = _gain(found, figure, higher)
+            runs = tuple(_run(case, plan, options) for plan in (guide, best))
+            text = f"{case.label}: {what}, heuristic over best"
+            rows.append(Row(text, gain, "x", remark=f"best is {best.text}", runs=runs))
             if case.in_paper:
-                gains.append(gain)
+                gains.append((gain, runs))
         saving = _saving(found)
         if saving is not None and case.in_paper:
-            savings.append(saving)
+            share, *plans = saving
+            savings.append((share, tuple(_run(case, plan, options) for plan in plans)))
         options.progress(f"{case.label}: {rows[-2].simulated:.2f}x latency, {rows[-1].simulated:.2f}x time")
-    rows.append(Row("largest gain over the heuristic plan, cases on H100", max(gains), "x", "gain"))
+    gain, runs = max(gains, key=lambda each: each[0])
+    rows.append(Row("largest gain over the heuristic plan, cases on H100", gain, "x", "gain", runs=runs))
+    saved, runs = max(savings, key=lambda each: each[0]) if savings else (None, ())
     rows.append(
         Row(
             "largest energy saved by another plan than that of the least latency",
-            max(savings) * 100 if savings else None,
+            None if saved is None else saved * 100,
             "%",
             "energy",
-            "all GPUs at full clock" if savings else "the runs report no energy",
+            "the runs report no energy" if saved is None else "all GPUs at full clock",
+            runs,
         )
     )
     rows.append(Row("longest search (wall time; differs from run to run)", max(times) / 60, "min", "time"))
@@ -90,34 +99,42 @@ def run(options: Options) -> Sequence[Row]:
 def _searched(case: _Case, options: Options) -> SearchResult:
     from simulator.studies.search import search
 
-    scenario = {"model": case.model, "cluster": {"pools": [{"node": case.node}]}}
-    return search(scenario, by="e2e_mean", only={"cp": [1]}, trace=_requests(case, options))
+    return search(_scenario(case, options), by="e2e_mean", only={"cp": [1]})
 
 
-def _requests(case: _Case, options: Options) -> Trace:
-    from workloads import generate
-
+def _scenario(case: _Case, options: Options) -> dict[str, Any]:
+    """Return everything but the plan."""
     prompt, output = LENGTHS[case.kind]
     count = 128 if options.quick or case.rate == RATE else 512
-    return generate("poisson", rate=case.rate, requests=count, prompt=prompt, output=output, seed=0)
+    requests = generated("poisson", rate=case.rate, requests=count, prompt=prompt, output=output, seed=0)
+    return {"workload": requests, "model": case.model, "cluster": {"pools": [{"node": case.node}]}}
 
 
-def _gain(found: SearchResult, figure: str, higher: bool) -> tuple[float, str]:
-    """Return how many times as good the best plan is as the heuristic by one figure, and the plan."""
+def _run(case: _Case, plan: Plan, options: Options) -> Run:
+    """Return the run of a plan, as the search simulated it."""
+    from simulator.scenario import Scenario
+
+    scenario = Scenario.from_mapping(_scenario(case, options)).updated(plan.changes())
+    return Run(f"{case.label}, {plan.text}", scenario.to_mapping())
+
+
+def _gain(found: SearchResult, figure: str, higher: bool) -> tuple[float, Plan, Plan]:
+    """Return how many times as good the best plan is as the heuristic by one figure, and both plans."""
     assert found.baseline is not None  # each case's heuristic fits
     base = float(found.baseline.figures[figure])
     best = sorted(found.rows, key=lambda row: row.figures[figure], reverse=higher)[0]
     value = float(best.figures[figure])
-    return (value / base if higher else base / value), best.plan.text
+    return (value / base if higher else base / value), found.baseline.plan, best.plan
 
 
-def _saving(found: SearchResult) -> float | None:
-    """Return the share of energy that the plan of least energy saves on the plan of least latency; None: unknown."""
+def _saving(found: SearchResult) -> tuple[float, Plan, Plan] | None:
+    """Return the share of energy that the plan of least energy saves on that of least latency, and both; or None."""
     figure = "energy_j_per_output_token"
-    known = [row.figures[figure] for row in found.rows if row.figures[figure] is not None]
+    known = [row for row in found.rows if row.figures[figure] is not None]
     if not known or found.best is None or found.best.figures[figure] is None:
         return None
-    return 1.0 - float(min(known)) / float(found.best.figures[figure])
+    least = min(known, key=lambda row: float(row.figures[figure]))
+    return 1.0 - float(least.figures[figure]) / float(found.best.figures[figure]), found.best.plan, least.plan
 
 
 STUDY = Study(
@@ -142,4 +159,5 @@ STUDY = Study(
     "paper's vLLM runs (--disable-custom-all-reduce); here they are on. APEX can also split attention and feed-forward "
     "of a layer differently and lower the clocks; neither is searched here.",
     run=run,
+    without_runs="How long a search takes is no figure of a simulation.",
 )

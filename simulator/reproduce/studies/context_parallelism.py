@@ -64,4 +64,5 @@ STUDY = Study(
     "and 400 Gbit/s a GPU; fits here are of H100 SXM at full power. Attention of 1M tokens lies beyond the measured "
     "kernels and is extrapolated. Transfers hide completely under attention here.",
     run=run,
+    without_runs="Each figure is the duration of one step, asked of the cost model: nothing is simulated.",
 )

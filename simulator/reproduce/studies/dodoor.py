@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from simulator.reproduce.runs import Run, generated
 from simulator.reproduce.study import Options, PaperFigure, Row, Study
 
 _RATES = (2.8, 4.2)
@@ -22,9 +23,10 @@ def run(options: Options) -> Sequence[Row]:
     """Compare messages and latency of cached loads with those of probed ones, of two choices, and of none."""
     rows = []
     for rate in _RATES[1:] if options.quick else _RATES:
-        found = {}
-        for name, router in _ROUTERS.items():
-            found[name] = _summary(router, rate, options)
+        found, runs = {}, {}
+        for name in _ROUTERS:
+            runs[name] = _run(name, rate, options)
+            found[name] = runs[name].simulate().summary
             options.progress(f"{rate:g} requests/s a replica, {name}: P99 request {found[name]['e2e_s']['p99']:.1f} s")
         at = f"{rate:g} requests/s a replica"
         cached = found["cached"]
@@ -36,6 +38,7 @@ def run(options: Options) -> Sequence[Row]:
                 "%",
                 "messages",
                 f"{sent['cached']:.0f} against {sent['probed']:.0f}",
+                (runs["probed"], runs["cached"]),
             )
         )
         for name in ("probed", "power-of-two (outstanding requests)", "random"):
@@ -48,17 +51,16 @@ def run(options: Options) -> Sequence[Row]:
                         "%",
                         paper if name == "probed" else None,
                         f"{base:.3g} s against {ours:.3g} s",
+                        (runs[name], runs["cached"]),
                     )
                 )
     return rows
 
 
-def _summary(router: Any, rate: float, options: Options) -> dict[str, Any]:
-    from simulator.runner import run as simulate
-    from workloads import generate
-
+def _run(name: str, rate: float, options: Options) -> Run:
+    """Return the run with a router."""
     size = 10 if options.quick else 50
-    trace = generate(
+    requests = generated(
         "poisson",
         rate=rate * size * len(_ACCELERATORS),
         requests=3000 if options.quick else 15000,
@@ -66,9 +68,14 @@ def _summary(router: Any, rate: float, options: Options) -> dict[str, Any]:
         output="lognormal:median=250,sigma=0.8,max=2048",
         seed=11,
     )
-    pools = [{"name": name, "accelerator": name, "replicas": size} for name in _ACCELERATORS]
-    scenario = {"model": "llama-3.1-8b", "router": router, "predictor": "oracle", "cluster": {"pools": pools}}
-    return simulate(scenario, trace=trace).summary
+    scenario = {
+        "workload": requests,
+        "model": "llama-3.1-8b",
+        "router": _ROUTERS[name],
+        "predictor": "oracle",
+        "cluster": {"pools": [{"name": each, "accelerator": each, "replicas": size} for each in _ACCELERATORS]},
+    }
+    return Run(f"{rate:g} requests per s a replica, {name}", scenario)
 
 
 STUDY = Study(

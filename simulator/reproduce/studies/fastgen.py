@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from simulator.reproduce.runs import Run
+from simulator.reproduce.runs import Run, generated
 from simulator.reproduce.study import Options, PaperFigure, Row, Study
 from simulator.reproduce.tokens import token_gaps_s
 
@@ -69,8 +69,8 @@ def run(options: Options) -> Sequence[Row]:
 
 def described(system: str, clients: int, output: int, requests: int) -> Run:
     """Return the run of a system under so many clients, with answers of so many tokens on average."""
-    params = {"requests": requests, "prompt": PROMPT, "output": OUTPUTS[output], "seed": 17}
-    workload = {"generator": {"kind": "closed-loop", "params": params}, "loop": {"clients": clients}}
+    made = generated("closed-loop", requests=requests, prompt=PROMPT, output=OUTPUTS[output], seed=17)
+    workload = {**made, "loop": {"clients": clients}}
     pool: dict[str, Any] = {"accelerator": ACCELERATOR, "parallel": {"tp": TP}, "batching": SYSTEMS[system]}
     scenario = {"workload": workload, "model": MODEL, "cluster": {"pools": [pool]}}
     return Run(f"{system} {clients} clients answers of {output}", scenario)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from simulator.reproduce.runs import Run, generated
 from simulator.reproduce.study import Options, PaperFigure, Row, Study
 
 PROMPTS = (8_192, 32_768, 130_000)
@@ -16,7 +17,9 @@ def run(options: Options) -> Sequence[Row]:
     """Time to the first token and between tokens, without and with FastKV, one request at a time."""
     rows = []
     for prompt in PROMPTS[1:2] if options.quick else PROMPTS:
-        full, fast = (_request(prompt, budget, options) for budget in (None, "fastkv"))
+        runs = tuple(_run(prompt, budget) for budget in (None, "fastkv"))
+        full, fast = (one.simulate().summary for one in runs)
+        options.progress(f"{prompt:,} prompt tokens: done")
         longest = prompt == PROMPTS[-1]
         rows.append(
             Row(
@@ -24,6 +27,7 @@ def run(options: Options) -> Sequence[Row]:
                 full["ttft_s"]["mean"] / fast["ttft_s"]["mean"],
                 "x",
                 "prefill" if longest else None,
+                runs=runs,
             )
         )
         rows.append(
@@ -32,23 +36,20 @@ def run(options: Options) -> Sequence[Row]:
                 full["tpot_s"]["mean"] / fast["tpot_s"]["mean"],
                 "x",
                 "decode" if longest else None,
+                runs=runs,
             )
         )
     return rows
 
 
-def _request(prompt: int, kv_budget: str | None, options: Options) -> dict[str, Any]:
-    from simulator.runner import run as simulate
-    from workloads import generate
-
-    trace = generate("poisson", rate=1.0, requests=1, prompt=str(prompt), output=str(OUTPUT), seed=1)
+def _run(prompt: int, kv_budget: str | None) -> Run:
+    requests = generated("poisson", rate=1.0, requests=1, prompt=str(prompt), output=str(OUTPUT), seed=1)
     pool: dict[str, Any] = {"accelerator": "a100-80gb", "batching": "vllm-v1"}
     pool["engine"] = {"max_num_batched_tokens": 8192, "prefix_caching": False}
     if kv_budget is not None:
         pool["kv_budget"] = kv_budget
-    summary = simulate({"model": "llama-3.1-8b", "cluster": {"pools": [pool]}}, trace=trace).summary
-    options.progress(f"{prompt:,} prompt tokens, {kv_budget or 'everything kept'}: done")
-    return summary
+    scenario = {"workload": requests, "model": "llama-3.1-8b", "cluster": {"pools": [pool]}}
+    return Run(f"{prompt} prompt tokens, {kv_budget or 'everything kept'}", scenario)
 
 
 STUDY = Study(

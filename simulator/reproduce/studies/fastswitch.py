@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from simulator.reproduce.runs import Run, generated
 from simulator.reproduce.study import Options, PaperFigure, Row, Study
-
-if TYPE_CHECKING:
-    from workloads import Trace
 
 MODEL = "llama-3.1-8b"
 KV_BLOCKS = 3000
@@ -39,12 +37,13 @@ def run(options: Options) -> Sequence[Row]:
     rows = []
     for pattern in ("markov",) if options.quick else ("markov", "random"):
         for rate in RATES[1:2] if options.quick else RATES:
-            trace = requests(rate, 600 if options.quick else 2000)
-            case, found = f"{pattern}, {rate:g} requests/s", {}
+            number = 600 if options.quick else 2000
+            case, found, runs = f"{pattern}, {rate:g} requests/s", {}, {}
             for system in SYSTEMS:
-                found[system] = figures(trace, pattern, system)
-                rows.append(Row(f"{case}, {system}: P99 TTFT", found[system]["ttft_s"], "s"))
-                rows.append(Row(f"{case}, {system}: P99 TBT", found[system]["gap_s"], "s"))
+                runs[system] = one = described(rate, number, pattern, system)
+                found[system] = figures(one)
+                rows.append(Row(f"{case}, {system}: P99 TTFT", found[system]["ttft_s"], "s", runs=(one,)))
+                rows.append(Row(f"{case}, {system}: P99 TBT", found[system]["gap_s"], "s", runs=(one,)))
                 options.progress(f"{case}, {system}")
             stall = found["vllm"]["stall"]
             behind = f"vllm's steps wait {stall:.1%} of the time" + (
@@ -52,21 +51,13 @@ def run(options: Options) -> Sequence[Row]:
             )
             for name, label in (("ttft_s", "P99 TTFT"), ("gap_s", "P99 TBT")):
                 ratio = found["vllm"][name] / found["fastswitch"][name]
-                rows.append(Row(f"{case}: {label}, vllm over fastswitch", ratio, "x", "tails", behind))
+                both = (runs["vllm"], runs["fastswitch"])
+                rows.append(Row(f"{case}: {label}, vllm over fastswitch", ratio, "x", "tails", behind, both))
     return rows
 
 
-def requests(rate: float, number: int) -> Trace:
-    """Return Poisson arrivals of turns."""
-    from workloads import generate
-
-    return generate("poisson", rate=rate, requests=number, prompt=PROMPT, output=OUTPUT, seed=21)
-
-
-def figures(trace: Trace, pattern: str, system: str) -> dict[str, float]:
-    """Return P99 of TTFT and TBT, seconds, the share of time that steps waited for swaps, and 1 if overloaded."""
-    from simulator.runner import run as simulate
-
+def described(rate: float, number: int, pattern: str, system: str) -> Run:
+    """Return the run of a system: Poisson arrivals of turns."""
     asynchronous, swap = SYSTEMS[system]
     params = {"pattern": pattern, "update_period": UPDATE_PERIOD, "asynchronous": asynchronous}
     pool = {
@@ -75,7 +66,14 @@ def figures(trace: Trace, pattern: str, system: str) -> dict[str, float]:
         "engine": {"num_kv_blocks": KV_BLOCKS, "swap_space_gib": 64.0, "prefix_caching": False},
         "swap": {"call_overhead_s": CALL_S, **swap},
     }
-    summary = simulate({"model": MODEL, "cluster": {"pools": [pool]}}, trace=trace).summary
+    requests = generated("poisson", rate=rate, requests=number, prompt=PROMPT, output=OUTPUT, seed=21)
+    scenario = {"workload": requests, "model": MODEL, "cluster": {"pools": [pool]}}
+    return Run(f"{pattern}, {rate:g} requests per s, {system}", scenario)
+
+
+def figures(one: Run) -> dict[str, float]:
+    """Return P99 of TTFT and TBT, seconds, the share of time that steps waited for swaps, and 1 if overloaded."""
+    summary = one.simulate().summary
     return {
         "ttft_s": summary["ttft_s"]["p99"],
         "gap_s": summary["itl_s"]["p99"],

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from simulator.reproduce.runs import Run, generated
 from simulator.reproduce.study import Options, PaperFigure, Row, Study
-
-if TYPE_CHECKING:
-    from workloads import Trace
 
 PROMPT_TOKENS, OUTPUT_TOKENS = 512, 32
 """Section 6: prompts padded to 512 tokens, 32 output tokens."""
@@ -89,21 +87,21 @@ _CASES = (
 
 def run(options: Options) -> Sequence[Row]:
     """Tokens/s of each system, and FlexGen's over ZeRO-Inference's."""
-    rows, found = [], {}
+    rows, found, runs = [], {}, {}
     for case in _CASES[:2] if options.quick else _CASES:
-        found[case.paper] = rate = tokens_per_s(case)
+        runs[case.paper] = one = described(case)
+        found[case.paper] = rate = tokens_per_s(case, one)
         options.progress(f"{case.label}: {rate:.3g} tokens/s")
-        rows.append(Row(f"{case.label}: generation throughput", rate, "tokens/s", case.paper, case.remark))
+        rows.append(Row(f"{case.label}: generation throughput", rate, "tokens/s", case.paper, case.remark, (one,)))
     for size in ("30b",) if options.quick else ("30b", "175b"):
         ratio = found[f"flexgen-{size}"] / found[f"zero-{size}"]
-        rows.append(Row(f"opt-{size}: FlexGen over ZeRO-Inference", ratio, "x", f"ratio-{size}"))
+        both = (runs[f"flexgen-{size}"], runs[f"zero-{size}"])
+        rows.append(Row(f"opt-{size}: FlexGen over ZeRO-Inference", ratio, "x", f"ratio-{size}", runs=both))
     return rows
 
 
-def tokens_per_s(case: _Case) -> float:
-    """Return the output tokens of one block over the time for it, prompts included."""
-    from simulator.runner import run as simulate
-
+def described(case: _Case) -> Run:
+    """Return the run of one block of equal requests that are all there at the start."""
     requests = case.batch * case.batches
     batching = {"name": "flexgen", "params": {"gpu_batch_size": case.batch, "num_gpu_batches": case.batches}}
     engine = {
@@ -113,21 +111,13 @@ def tokens_per_s(case: _Case) -> float:
         "gpu_memory_utilization": UTILIZATION,
     }
     pool = {"accelerator": "t4", "batching": batching, "engine": engine, "offload": dict(case.offload)}
-    summary = simulate({"model": case.model, "cluster": {"pools": [pool]}}, trace=_block(requests)).summary
-    return requests * OUTPUT_TOKENS / float(summary["simulated_s"])
+    block = generated("closed-loop", requests=requests, prompt=PROMPT_TOKENS, output=OUTPUT_TOKENS)
+    return Run(case.label, {"workload": block, "model": case.model, "cluster": {"pools": [pool]}})
 
 
-def _block(requests: int) -> Trace:
-    import numpy as np
-
-    from workloads import Trace
-
-    return Trace(
-        arrival_s=np.zeros(requests),
-        prompt_tokens=np.full(requests, PROMPT_TOKENS),
-        output_tokens=np.full(requests, OUTPUT_TOKENS),
-        source="a block of equal requests",
-    )
+def tokens_per_s(case: _Case, one: Run) -> float:
+    """Return the output tokens of one block over the time for it, prompts included."""
+    return case.batch * case.batches * OUTPUT_TOKENS / float(one.simulate().summary["simulated_s"])
 
 
 STUDY = Study(

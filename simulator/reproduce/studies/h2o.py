@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from simulator.reproduce.runs import Run, generated
 from simulator.reproduce.study import Options, PaperFigure, Row, Study
 
 PROMPT, OUTPUT = 2048, 2047
@@ -22,44 +23,47 @@ class _Batch:
 
     total: float
     decode: float
+    run: Run
 
 
 def run(options: Options) -> Sequence[Row]:
     """Throughput of a batch with all KV kept and with H2O, and of a larger batch with H2O."""
     full = _batch(24, None, options)
     h2o = _batch(24, H2O, options)
+    both = (full.run, h2o.run)
     rows = [
-        Row("all KV, 24 requests: throughput", full.total, "tokens/s", "full"),
-        Row("H2O, 24 requests: throughput", h2o.total, "tokens/s", "h2o"),
-        Row("24 requests: H2O over all KV", h2o.total / full.total, "x", "gain"),
-        Row("24 requests, decode steps alone: H2O over all KV", h2o.decode / full.decode, "x", "decode_gain"),
+        Row("all KV, 24 requests: throughput", full.total, "tokens/s", "full", runs=(full.run,)),
+        Row("H2O, 24 requests: throughput", h2o.total, "tokens/s", "h2o", runs=(h2o.run,)),
+        Row("24 requests: H2O over all KV", h2o.total / full.total, "x", "gain", runs=both),
+        Row(
+            "24 requests, decode steps alone: H2O over all KV", h2o.decode / full.decode, "x", "decode_gain", runs=both
+        ),
     ]
     if not options.quick:
         more = _batch(64, H2O, options)
-        rows.append(Row("H2O, 64 requests: throughput", more.total, "tokens/s", "h2o_64"))
-        rows.append(Row("H2O with 64 requests over all KV with 24", more.total / full.total, "x", "gain_64"))
+        rows.append(Row("H2O, 64 requests: throughput", more.total, "tokens/s", "h2o_64", runs=(more.run,)))
+        both = (full.run, more.run)
+        rows.append(Row("H2O with 64 requests over all KV with 24", more.total / full.total, "x", "gain_64", runs=both))
     return rows
 
 
 def _batch(size: int, kv_budget: dict[str, Any] | None, options: Options) -> _Batch:
     """Serve equal requests that arrive at once, on one replica."""
-    from simulator.runner import run as simulate
-    from workloads import generate
-
     output = OUTPUT // 8 if options.quick else OUTPUT
     # So many a second is at once: the last comes 64 us after the first.
-    trace = generate("poisson", rate=1e6, requests=size, prompt=str(PROMPT), output=str(output), seed=1)
+    requests = generated("poisson", rate=1e6, requests=size, prompt=str(PROMPT), output=str(output), seed=1)
     pool: dict[str, Any] = {"accelerator": "a100-80gb", "batching": "vllm-v1", "engine": {"max_num_seqs": size}}
     pool["engine"] |= {"max_num_batched_tokens": 4096, "prefix_caching": False}
     if kv_budget is not None:
         pool["kv_budget"] = kv_budget
-    result = simulate({"model": "llama-2-7b", "cluster": {"pools": [pool]}}, trace=trace)
-    summary = result.summary
-    options.progress(f"{size} requests, {'all KV' if kv_budget is None else 'H2O'}: done")
+    name = f"{size} requests, {'all KV' if kv_budget is None else 'H2O'}"
+    one = Run(name, {"workload": requests, "model": "llama-2-7b", "cluster": {"pools": [pool]}})
+    summary = one.simulate().summary
+    options.progress(f"{name}: done")
     tokens = size * output
     prefill_s = summary["ttft_s"]["max"]
     end_s = summary["simulated_s"]
-    return _Batch(tokens / end_s, (tokens - size) / (end_s - prefill_s))
+    return _Batch(tokens / end_s, (tokens - size) / (end_s - prefill_s), one)
 
 
 STUDY = Study(

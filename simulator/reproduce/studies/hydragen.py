@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from simulator.reproduce.runs import Run
 from simulator.reproduce.study import Options, PaperFigure, Row, Study
 
 if TYPE_CHECKING:
@@ -36,29 +37,27 @@ CONFIG = {
 def run(options: Options) -> Sequence[Row]:
     """Decode throughput with and without, by the length of the prompt."""
     batch = 64 if options.quick else BATCH
-    rows, rates = [], {}
+    rows, rates, runs = [], {}, {}
     for prefix in PREFIXES:
         for name, attention in (("hydragen", "hydragen"), ("paged attention", None)):
-            rates[name, prefix] = rate = tokens_per_s(batch, prefix, attention)
+            runs[name, prefix] = one = described(batch, prefix, attention)
+            rates[name, prefix] = rate = tokens_per_s(one, batch)
             options.progress(f"{prefix} tokens, {name}: {rate:.0f} tokens/s")
-            rows.append(Row(f"{batch} completions of a prompt of {prefix} tokens, {name}", rate, "tokens/s"))
+            what = f"{batch} completions of a prompt of {prefix} tokens, {name}"
+            rows.append(Row(what, rate, "tokens/s", runs=(one,)))
+        both = (runs["hydragen", prefix], runs["paged attention", prefix])
         ratio = rates["hydragen", prefix] / rates["paged attention", prefix]
         stated = None if options.quick else {1024: "gain-1k", 16256: "gain-16k"}.get(prefix)
-        rows.append(Row(f"prompt of {prefix} tokens: hydragen over paged attention", ratio, "x", stated))
+        rows.append(Row(f"prompt of {prefix} tokens: hydragen over paged attention", ratio, "x", stated, runs=both))
     for name, stated in (("hydragen", "drop"), ("paged attention", "drop-paged")):
         drop = 1 - rates[name, PREFIXES[-1]] / rates[name, PREFIXES[0]]
-        rows.append(Row(f"throughput lost from 1K to 16K tokens, {name}", 100 * drop, "%", stated))
+        both = (runs[name, PREFIXES[0]], runs[name, PREFIXES[-1]])
+        rows.append(Row(f"throughput lost from 1K to 16K tokens, {name}", 100 * drop, "%", stated, runs=both))
     return rows
 
 
-def tokens_per_s(batch: int, prefix: int, attention: str | None) -> float:
-    """Return the output tokens of all completions over the time from the first token to the last."""
-    import json
-    import tempfile
-    from pathlib import Path
-
-    from simulator.runner import run as simulate
-
+def described(batch: int, prefix: int, attention: str | None) -> Run:
+    """Return the run of completions of one prompt."""
     engine: dict[str, Any] = {
         "max_num_seqs": batch,
         "max_num_batched_tokens": 16384,
@@ -69,12 +68,13 @@ def tokens_per_s(batch: int, prefix: int, attention: str | None) -> float:
     if attention is not None:
         engine["shared_prefix_attention"] = attention
     pool = {"accelerator": "a100-80gb", "parallel": {"tp": 8}, "engine": engine}
-    with tempfile.TemporaryDirectory() as place:
-        config = Path(place) / "config.json"
-        config.write_text(json.dumps(CONFIG), encoding="utf-8")
-        scenario = {"model": str(config), "cluster": {"pools": [pool]}}
-        result = simulate(scenario, trace=_completions(batch, prefix))
-    requests = result.requests
+    name = f"{batch} completions of {prefix} tokens, {attention or 'paged attention'}"
+    return Run(name, {"cluster": {"pools": [pool]}}, _completions(batch, prefix), CONFIG)
+
+
+def tokens_per_s(one: Run, batch: int) -> float:
+    """Return the output tokens of all completions over the time from the first token to the last."""
+    requests = one.simulate().requests
     decode_s = float(requests["last_token_s"].max() - requests["first_token_s"].max())
     return batch * (OUTPUT_TOKENS - 1) / decode_s
 

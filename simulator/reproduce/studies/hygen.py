@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from simulator.reproduce.runs import Run
 from simulator.reproduce.study import Options, PaperFigure, Row, Study
 
 if TYPE_CHECKING:
@@ -38,34 +39,40 @@ BISECTIONS = 7
 def run(options: Options) -> Sequence[Row]:
     """Serve online requests alone, then offline ones beside them by either system, within the same objective."""
     seconds = 120.0 if options.quick else 600.0
-    alone = figures(requests(seconds, 0.0), "sarathi", seconds)
+    first = described("online only", requests(seconds, 0.0), "sarathi", seconds)
+    alone = figures(first, seconds)
     objective = alone["gap_s"] * (1 + TOLERANCE)
     options.progress(f"online only: P99 time between tokens {alone['gap_s'] * 1e3:.0f} ms")
 
-    def hybrid_at(rate: float) -> dict[str, float]:
-        return figures(requests(seconds, rate), "sarathi", seconds)
+    def hybrid_of(rate: float) -> Run:
+        return described(f"hybrid {rate:.4g} offline requests per s", requests(seconds, rate), "sarathi", seconds)
 
-    def hygen_at(budget_s: float) -> dict[str, float]:
-        return figures(requests(seconds, MOST_OFFLINE_RATE, at_start=True), "hygen", seconds, budget_s)
+    flood = requests(seconds, MOST_OFFLINE_RATE, at_start=True)
 
-    hybrid = _largest(hybrid_at, objective, MOST_OFFLINE_RATE)
+    def hygen_of(budget_s: float) -> Run:
+        return described(f"hygen step budget {1e3 * budget_s:.4g} ms", flood, "hygen", seconds, budget_s)
+
+    hybrid = _largest(lambda rate: figures(hybrid_of(rate), seconds), objective, MOST_OFFLINE_RATE)
     options.progress(f"hybrid: {hybrid['offline']:.0f} offline tokens/s")
-    hygen = _largest(hygen_at, objective, MOST_BUDGET_S)
+    hygen = _largest(lambda budget_s: figures(hygen_of(budget_s), seconds), objective, MOST_BUDGET_S)
     options.progress(f"hygen: {hygen['offline']:.0f} offline tokens/s")
     none = "" if hybrid["offline"] else "the hybrid keeps the objective with no offline work at all"
     ratio = hygen["offline"] / hybrid["offline"] if hybrid["offline"] else None
+    base, one, other = (first,), (hybrid_of(hybrid["setting"]),), (hygen_of(hygen["setting"]),)
+    rate, budget = f"{hybrid['setting']:.2f} offline requests/s", f"step budget {hygen['setting'] * 1e3:.1f} ms"
+    gain = hygen["all"] / alone["all"]
     return [
-        Row("online only: P99 time between tokens", alone["gap_s"], "s"),
-        Row("objective: P99 time between tokens of online requests", objective, "s"),
-        Row("hybrid: the same", hybrid["gap_s"], "s", remark=f"{hybrid['setting']:.2f} offline requests/s"),
-        Row("hygen: the same", hygen["gap_s"], "s", remark=f"step budget {hygen['setting'] * 1e3:.1f} ms"),
-        Row("online only: P99 time to first token", alone["ttft_s"], "s"),
-        Row("hybrid: P99 time to first token of online requests", hybrid["ttft_s"], "s"),
-        Row("hygen: P99 time to first token of online requests", hygen["ttft_s"], "s"),
-        Row("hybrid: offline tokens", hybrid["offline"], "tokens/s"),
-        Row("hygen: offline tokens", hygen["offline"], "tokens/s"),
-        Row("hygen over online only: tokens of both classes", hygen["all"] / alone["all"], "x", "overall"),
-        Row("hygen over hybrid: offline tokens", ratio, "x", "offline", none),
+        Row("online only: P99 time between tokens", alone["gap_s"], "s", runs=base),
+        Row("objective: P99 time between tokens of online requests", objective, "s", runs=base),
+        Row("hybrid: the same", hybrid["gap_s"], "s", remark=rate, runs=one),
+        Row("hygen: the same", hygen["gap_s"], "s", remark=budget, runs=other),
+        Row("online only: P99 time to first token", alone["ttft_s"], "s", runs=base),
+        Row("hybrid: P99 time to first token of online requests", hybrid["ttft_s"], "s", runs=one),
+        Row("hygen: P99 time to first token of online requests", hygen["ttft_s"], "s", runs=other),
+        Row("hybrid: offline tokens", hybrid["offline"], "tokens/s", runs=one),
+        Row("hygen: offline tokens", hygen["offline"], "tokens/s", runs=other),
+        Row("hygen over online only: tokens of both classes", gain, "x", "overall", runs=(*other, *base)),
+        Row("hygen over hybrid: offline tokens", ratio, "x", "offline", none, (*other, *one)),
     ]
 
 
@@ -83,10 +90,8 @@ def _largest(measure: Callable[[float], dict[str, float]], objective_s: float, h
     return best
 
 
-def figures(trace: Trace, system: str, seconds: float, budget_s: float = 0.0) -> dict[str, float]:
-    """Return P99 of online TBT and TTFT, and tokens per second, offline and all, of what finished in the time."""
-    from simulator.runner import run as simulate
-
+def described(name: str, trace: Trace, system: str, seconds: float, budget_s: float = 0.0) -> Run:
+    """Return the run of a system, which ends after the time."""
     batching = {"name": "hygen", "params": {"step_budget_s": budget_s}} if system == "hygen" else system
     pool: dict[str, Any] = {
         "accelerator": "a100-80gb",
@@ -95,7 +100,12 @@ def figures(trace: Trace, system: str, seconds: float, budget_s: float = 0.0) ->
         "engine": {"max_num_batched_tokens": 512, "max_num_seqs": 128},
     }
     scenario = {"model": MODEL, "cluster": {"pools": [pool]}, "measure": {"until_s": seconds, "drain": False}}
-    result = simulate(scenario, trace=trace)
+    return Run(name, scenario, trace)
+
+
+def figures(one: Run, seconds: float) -> dict[str, float]:
+    """Return P99 of online TBT and TTFT, and tokens per second, offline and all, of what finished in the time."""
+    result = one.simulate()
     online = result.summary["classes"]["online"]
     table = result.requests
     done = table[table["outcome"] == "finished"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from simulator.reproduce.runs import Run
+from simulator.reproduce.runs import Run, generated
 from simulator.reproduce.study import Options, PaperFigure, Row, Study
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ RATE, ARRIVALS_S = 64.0, 60.0
 """Highest request rate of figure 3; for how long requests come: ``--request-time`` of the paper's bench-lmsys.sh."""
 SIGMA = 1.0
 """Sigma of answers' lengths: an assumption; of their distribution the paper states the mean."""
+SEED = 23
 FAIR_RATE = 32.0
 """Requests/s of figure 4, its highest."""
 AGEING = 30.0
@@ -89,25 +90,23 @@ def run(options: Options) -> Sequence[Row]:
 
 def burst(dataset: _Dataset, order: str, requests: int = BURST) -> Run:
     """Return the run of requests that are all there at the start."""
-    generator = {"kind": "closed-loop", "params": _params(dataset, requests=requests)}
-    return _run(f"{dataset.name} {requests} at once {order}", dataset, order, generator)
+    workload = generated("closed-loop", requests=requests, prompt=dataset.prompt, output=dataset.output, seed=SEED)
+    return _run(f"{dataset.name} {requests} at once {order}", dataset, order, workload)
 
 
 def arriving(dataset: _Dataset, order: str, rate: float, **keys: Any) -> Run:
     """Return the run of Poisson arrivals for a minute."""
-    generator = {"kind": "poisson", "params": _params(dataset, rate=rate, duration_s=ARRIVALS_S)}
-    return _run(f"{dataset.name} {rate:g} requests per s {order}", dataset, order, generator, **keys)
-
-
-def _params(dataset: _Dataset, **extent: Any) -> dict[str, Any]:
-    return {**extent, "prompt": dataset.prompt, "output": dataset.output, "seed": 23}
+    workload = generated(
+        "poisson", rate=rate, duration_s=ARRIVALS_S, prompt=dataset.prompt, output=dataset.output, seed=SEED
+    )
+    return _run(f"{dataset.name} {rate:g} requests per s {order}", dataset, order, workload, **keys)
 
 
 def _run(
     name: str,
     dataset: _Dataset,
     order: str,
-    generator: Mapping[str, Any],
+    workload: Mapping[str, Any],
     *,
     model: str = "llama-3-8b",
     tp: int = 1,
@@ -121,7 +120,7 @@ def _run(
         "queueing": "fcfs" if order == "fcfs" else shortest,
         "engine": ENGINE,
     }
-    scenario: dict[str, Any] = {"workload": {"generator": generator}, "model": model, "cluster": {"pools": [pool]}}
+    scenario: dict[str, Any] = {"workload": workload, "model": model, "cluster": {"pools": [pool]}}
     if order != "fcfs":
         noisy = {"kind": "noisy", "sigma": dataset.noise}
         scenario["predictor"] = "oracle" if order == "oracle" else noisy

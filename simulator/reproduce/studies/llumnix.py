@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from simulator.reproduce.runs import Run, generated
 from simulator.reproduce.study import Options, PaperFigure, Row, Study
 
 if TYPE_CHECKING:
@@ -23,6 +21,20 @@ LONGEST = 6144
 TOKENS_A_STEP = 12800
 """There: max_batch_total_tokens_vals."""
 REPLICAS = 16
+MODEL = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "vocab_size": 32000,
+    "max_position_embeddings": 2 * LONGEST + 512,
+    "tie_word_embeddings": False,
+    "torch_dtype": "float16",
+}
+"""LLaMA-7B with a longer context, as the paper's requests need."""
 HIGH_SHARE = 0.1
 """Share of the requests that have high priority: an assumption, the scripts of the artifact don't say it."""
 
@@ -49,28 +61,26 @@ _STEPS = 12
 
 def run(options: Options) -> Sequence[Row]:
     """Compare serving at a high load, priorities under bursts, and scaling."""
-    with TemporaryDirectory() as folder:
-        model = _model(Path(folder))
-        return [
-            *(row for case in (_CASES[1:2] if options.quick else _CASES) for row in _serving(case, model, options)),
-            *_priorities(model, options),
-            *_scaling(model, options),
-        ]
+    return [
+        *(row for case in (_CASES[1:2] if options.quick else _CASES) for row in _serving(case, options)),
+        *_priorities(options),
+        *_scaling(options),
+    ]
 
 
 # ------------------------------------------------------------------------------------------------ serving, 6.3
 
 
-def _serving(case: _Case, model: str, options: Options) -> list[Row]:
+def _serving(case: _Case, options: Options) -> list[Row]:
     """Compare the three at the highest rate at which INFaaS++ still keeps up."""
-    rate = _highest_rate(case, model, options)
-    trace = _requests(case.prompt, case.output, rate, options)
+    rate = _highest_rate(case, options)
+    requests = _requests(case.prompt, case.output, rate, options)
     llumnix = {"name": "llumnix", "params": {"threshold": case.threshold}}
-    freest = _summary(model, trace, {}, "llumnix")
-    turns = _summary(model, trace, {}, "round-robin")
-    moved = _summary(model, trace, {"rescheduler": llumnix}, "llumnix")
-    options.progress(f"{case.name} at {rate:.2f} requests/s: {moved['rescheduling']['moved']} migrations")
     at = f"{case.name}, {rate:.2f} requests/s"
+    freest = _ran(f"{at}, INFaaS++", requests, {}, "llumnix")
+    turns = _ran(f"{at}, round-robin", requests, {}, "round-robin")
+    moved = _ran(f"{at}, Llumnix", requests, {"rescheduler": llumnix}, "llumnix")
+    options.progress(f"{case.name} at {rate:.2f} requests/s: {moved.summary['rescheduling']['moved']} migrations")
     rows = [
         _gain(f"{at}: mean first token of INFaaS++ over Llumnix", freest, moved, "ttft_s", "mean", "prefill_mean"),
         _gain(f"{at}: P99 first token of INFaaS++ over Llumnix", freest, moved, "ttft_s", "p99", "prefill_p99"),
@@ -78,11 +88,12 @@ def _serving(case: _Case, model: str, options: Options) -> list[Row]:
         _gain(f"{at}: P99 request of INFaaS++ over Llumnix", freest, moved, "e2e_s", "p99", "request_p99"),
         _gain(f"{at}: P99 first token of round-robin over Llumnix", turns, moved, "ttft_s", "p99", "round_robin_p99"),
     ]
-    before, after = _preemptions(freest), _preemptions(moved)
+    before, after = _preemptions(freest.summary), _preemptions(moved.summary)
     remark = f"{before} preemptions with INFaaS++, {after} with Llumnix"
     saved = None if not before else 100.0 * (before - after) / before
-    rows.append(Row(f"{at}: preemptions less than with INFaaS++", saved, "%", "preemptions", remark))
-    told = moved["rescheduling"]
+    both = (freest.run, moved.run)
+    rows.append(Row(f"{at}: preemptions less than with INFaaS++", saved, "%", "preemptions", remark, both))
+    told = moved.summary["rescheduling"]
     down = told["downtime_s"]["p50"]
     rows.append(
         Row(
@@ -91,17 +102,18 @@ def _serving(case: _Case, model: str, options: Options) -> list[Row]:
             "ms",
             "downtime",
             f"{told['moved']} moved, {sum(told['failed'].values())} given up",
+            (moved.run,),
         )
     )
     return rows
 
 
-def _highest_rate(case: _Case, model: str, options: Options) -> float:
+def _highest_rate(case: _Case, options: Options) -> float:
     """Return the highest rate, in steps of a tenth from the paper's lowest, at which INFaaS++ isn't overloaded."""
     rate = case.rate
     for _ in range(_STEPS):
-        figures = _summary(model, _requests(case.prompt, case.output, rate * _STEP, options), {}, "llumnix")
-        if figures["overloaded"]:
+        requests = _requests(case.prompt, case.output, rate * _STEP, options)
+        if _ran("INFaaS++", requests, {}, "llumnix").summary["overloaded"]:
             break
         rate *= _STEP
     return rate
@@ -114,64 +126,68 @@ def _preemptions(summary: Mapping[str, Any]) -> int:
 # --------------------------------------------------------------------------------------------- priorities, 6.4
 
 
-def _priorities(model: str, options: Options) -> list[Row]:
+def _priorities(options: Options) -> list[Row]:
     """Compare requests of high priority with and without priorities, short ones that come in bursts."""
     rows = []
     for cv in (8.0,) if options.quick else (2.0, 8.0):
-        trace = _requests(128, 128, 26.0, options, cv=cv)
-        urgent = np.random.default_rng(5).random(len(trace)) < HIGH_SHARE
-        classes = np.where(urgent, "high", "normal")
-        trace = _with_priorities(trace, urgent, classes.tolist())
-        plain = _summary(model, trace, {"rescheduler": "llumnix"}, "llumnix")
+        trace = _with_priorities(_requests(128, 128, 26.0, options, cv=cv))
+        at = f"S-S, 26 requests/s, CV {cv:g}"
+        plain = _ran(f"{at}, without priorities", {}, {"rescheduler": "llumnix"}, "llumnix", trace=trace)
         params = {"high_priority": 0}
-        told = _summary(
-            model,
-            trace,
+        told = _ran(
+            f"{at}, with priorities",
+            {},
             {"rescheduler": {"name": "llumnix", "params": params}},
             {"name": "llumnix", "params": params},
+            trace=trace,
             queueing="priority",
         )
         options.progress(f"priorities at a CV of {cv:g}: done")
-        at = f"S-S, 26 requests/s, CV {cv:g}"
+        high = [_Ran(each.run, each.summary["classes"]["high"]) for each in (plain, told)]
+        normal = [each.summary["classes"]["normal"]["e2e_s"]["mean"] for each in (plain, told)]
         for what, key, figure, paper in (
             ("mean request", "e2e_s", "mean", "high_request"),
             ("mean first token", "ttft_s", "mean", "high_prefill"),
             ("mean token", "tpot_s", "mean", "high_decode"),
         ):
-            high = [summary["classes"]["high"] for summary in (plain, told)]
             rows.append(_gain(f"{at}: high priority, {what} without over with", high[0], high[1], key, figure, paper))
-        normal = [summary["classes"]["normal"]["e2e_s"]["mean"] for summary in (plain, told)]
-        more = 100.0 * (normal[1] / normal[0] - 1.0)
-        rows.append(Row(f"{at}: mean request of the others, longer by", more, "%", "normal_request"))
+        more, both = 100.0 * (normal[1] / normal[0] - 1.0), (plain.run, told.run)
+        rows.append(Row(f"{at}: mean request of the others, longer by", more, "%", "normal_request", runs=both))
     return rows
 
 
-def _with_priorities(trace: Trace, urgent: Any, classes: Sequence[str]) -> Trace:
+def _with_priorities(requests: Mapping[str, Any]) -> Trace:
+    """Return what a generator makes, a share of it with high priority."""
+    from workloads import generate
     from workloads.trace import Categorical
 
-    return replace(trace, priority=np.where(urgent, 0, 1).astype(np.int64), request_class=Categorical.of(classes))
+    trace = generate(requests["generator"]["kind"], **requests["generator"]["params"])
+    urgent = np.random.default_rng(5).random(len(trace)) < HIGH_SHARE
+    classes = Categorical.of(np.where(urgent, "high", "normal").tolist())
+    return replace(trace, priority=np.where(urgent, 0, 1).astype(np.int64), request_class=classes)
 
 
 # ------------------------------------------------------------------------------------------------ scaling, 6.5
 
 
-def _scaling(model: str, options: Options) -> list[Row]:
+def _scaling(options: Options) -> list[Row]:
     """Compare the replicas that each needs when both scale by the same rule."""
     rows = []
     for cv in (4.0,) if options.quick else (1.0, 4.0):
-        trace = _requests(512, 512, 2.0, options, cv=cv)
+        requests = _requests(512, 512, 2.0, options, cv=cv)
+        at = f"L-L, 2 requests/s, CV {cv:g}"
         found = {}
         for name, rescheduler in (("INFaaS++", None), ("Llumnix", "llumnix")):
             keys: dict[str, Any] = {"scaler": "llumnix"}
             if rescheduler is not None:
                 keys["rescheduler"] = rescheduler
-            found[name] = _summary(model, trace, keys, "llumnix", scales=True)
+            found[name] = _ran(f"{at}, {name}", requests, keys, "llumnix", scales=True)
         options.progress(f"scaling at a CV of {cv:g}: done")
-        at = f"L-L, 2 requests/s, CV {cv:g}"
         freest, moved = found["INFaaS++"], found["Llumnix"]
-        means = [summary["scaling"]["pools"]["default"]["mean_replicas"] for summary in (freest, moved)]
+        means = [each.summary["scaling"]["pools"]["default"]["mean_replicas"] for each in (freest, moved)]
         remark = f"{means[0]:.2f} replicas on average with INFaaS++, {means[1]:.2f} with Llumnix"
-        rows.append(Row(f"{at}: replicas saved", 100.0 * (1 - means[1] / means[0]), "%", "scaling_cost", remark))
+        saved, both = 100.0 * (1 - means[1] / means[0]), (freest.run, moved.run)
+        rows.append(Row(f"{at}: replicas saved", saved, "%", "scaling_cost", remark, both))
         name = f"{at}: P99 first token of INFaaS++ over Llumnix"
         rows.append(_gain(name, freest, moved, "ttft_s", "p99", "scaling_p99"))
     return rows
@@ -180,24 +196,31 @@ def _scaling(model: str, options: Options) -> list[Row]:
 # ---------------------------------------------------------------------------------------------------- what runs
 
 
-def _gain(what: str, base: Mapping[str, Any], ours: Mapping[str, Any], key: str, figure: str, paper: str) -> Row:
-    one, other = base[key][figure], ours[key][figure]
+@dataclass(frozen=True)
+class _Ran:
+    """A run and its figures, of all requests or of a class."""
+
+    run: Run
+    summary: Mapping[str, Any]
+
+
+def _gain(what: str, base: _Ran, ours: _Ran, key: str, figure: str, paper: str) -> Row:
+    one, other = base.summary[key][figure], ours.summary[key][figure]
     remark = f"{one:.3g} s against {other:.3g} s"
-    return Row(what, one / other, "x", paper, remark)
+    return Row(what, one / other, "x", paper, remark, (base.run, ours.run))
 
 
-def _summary(
-    model: str,
-    trace: Trace,
+def _ran(
+    name: str,
+    requests: Mapping[str, Any],
     cluster: Mapping[str, Any],
     router: Any,
     *,
+    trace: Trace | None = None,
     queueing: str | None = None,
     scales: bool = False,
-) -> dict[str, Any]:
-    """Serve a trace on 16 GPUs, and return the figures."""
-    from simulator.runner import run as simulate
-
+) -> _Ran:
+    """Serve requests, of a generator or given, on 16 GPUs."""
     pool: dict[str, Any] = {
         "node": "aws-g5.12xlarge",
         "replicas": REPLICAS,
@@ -209,18 +232,17 @@ def _summary(
     if scales:
         pool |= {"replicas": 4, "min_replicas": 1, "max_replicas": REPLICAS}
     scenario = {
-        "model": model,
+        **({"workload": requests} if trace is None else {}),
         "router": router,
         "network": {"nic_gbit_per_s": 64.0},
         "cluster": {"pools": [pool], **cluster},
     }
-    return simulate(scenario, trace=trace).summary
+    one = Run(name, scenario, trace, MODEL)
+    return _Ran(one, one.simulate().summary)
 
 
-def _requests(prompt: int, output: int, rate: float, options: Options, *, cv: float = 1.0) -> Trace:
-    from workloads import generate
-
-    return generate(
+def _requests(prompt: int, output: int, rate: float, options: Options, *, cv: float = 1.0) -> dict[str, Any]:
+    return generated(
         "gamma",
         rate=rate,
         requests=1500 if options.quick else 4000,
@@ -242,26 +264,6 @@ def _exponent(mean: int) -> float:
         larger = math.fsum(lengths * weights) > mean * math.fsum(weights)
         low, high = (middle, high) if larger else (low, middle)
     return low
-
-
-def _model(folder: Path) -> str:
-    """Write LLaMA-7B with a longer context, as the paper's requests need, and return its file."""
-    config = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_size": 4096,
-        "intermediate_size": 11008,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 32,
-        "vocab_size": 32000,
-        "max_position_embeddings": 2 * LONGEST + 512,
-        "tie_word_embeddings": False,
-        "torch_dtype": "float16",
-    }
-    path = folder / "config.json"
-    path.write_text(json.dumps(config), encoding="utf-8")
-    return str(path)
 
 
 _figure = partial(PaperFigure, unit="x")

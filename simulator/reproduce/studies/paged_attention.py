@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from simulator.reproduce.bisection import largest
-from simulator.reproduce.runs import Run
+from simulator.reproduce.runs import Run, generated
 from simulator.reproduce.study import Options, PaperFigure, Row, Study
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ _DATASETS = (
         "lognormal:median=101,sigma=1,max=1024",
         "lognormal:median=236.5,sigma=1,max=1024",
         seconds=3600.0,
-        quick_seconds=600.0,
+        quick_seconds=300.0,
         highest=16.0,
         shown=2.0,
         stated={"Orca (Oracle)": "oracle", "Orca (Max)": "max", "FasterTransformer": "ft"},
@@ -160,17 +160,13 @@ def batched(result: RunResult) -> float:
 
 def _run(dataset: _Dataset, system: str, rate: float, options: Options) -> Run:
     seconds = dataset.quick_seconds if options.quick else dataset.seconds
-    params = {"rate": rate, "duration_s": seconds, "prompt": dataset.prompt, "output": dataset.output, "seed": 5}
+    requests = generated("poisson", rate=rate, duration_s=seconds, prompt=dataset.prompt, output=dataset.output, seed=5)
     pool = {
         "accelerator": ACCELERATOR,
         "batching": SYSTEMS[system],
         "engine": {"block_size": BLOCK, "num_kv_blocks": KV_BLOCKS},
     }
-    scenario = {
-        "workload": {"generator": {"kind": "poisson", "params": params}},
-        "model": MODEL,
-        "cluster": {"pools": [pool]},
-    }
+    scenario = {"workload": requests, "model": MODEL, "cluster": {"pools": [pool]}}
     return Run(f"{dataset.name} {system} {rate:.4g} requests per s", scenario)
 
 
@@ -199,7 +195,7 @@ STUDY = Study(
         "alpaca-max": _batch(7.0, "b"),
     },
     setup="OPT-13B on one A100-40GB with 12 GB of KV memory (table 1), Poisson arrivals for an hour (Alpaca: 5 "
-    "minutes; quick: 10 minutes, ShareGPT alone), log-normal lengths with the means of figure 11. Served: the mean of "
+    "minutes; quick: 5 minutes, ShareGPT alone), log-normal lengths with the means of figure 11. Served: the mean of "
     "every request's latency over its output tokens is at most 0.1 s/token; the highest such rate is found by "
     "bisection. vLLM: its first scheduler. Orca reserves KV for the true length, the next power of two, or 2,048 "
     "tokens, in pieces of powers of two (buddy allocation). FasterTransformer: whole batches, as large as memory for "

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from simulator.reproduce.bisection import largest
+from simulator.reproduce.runs import Run, generated
 from simulator.reproduce.study import Options, PaperFigure, Row, Study
 
 if TYPE_CHECKING:
@@ -56,51 +58,52 @@ def run(options: Options) -> Sequence[Row]:
     rows = []
     for case in _CASES[:1] if options.quick else _CASES:
         capacities = {}
+        runs: dict[str, tuple[Run, ...]] = {}
         for policy in ("sarathi", "vllm", "orca"):
             capacities[policy] = capacity(case, policy, options)
             options.progress(f"{case.label}: {policy} {capacities[policy]:.2f} requests/s")
-            rows.append(Row(f"{case.label}: capacity of {policy}", capacities[policy], "requests/s"))
+            runs[policy] = (_run(case, policy, capacities[policy], options),) if capacities[policy] else ()
+            rows.append(Row(f"{case.label}: capacity of {policy}", capacities[policy], "requests/s", runs=runs[policy]))
         for policy in ("vllm", "orca"):
             base = capacities[policy]
             remark = "" if base else f"{policy} keeps the objective at no load that was tried"
             ratio = capacities["sarathi"] / base if base else None
             paper = case.paper if policy == "vllm" else None
-            rows.append(Row(f"{case.label}: sarathi over {policy}", ratio, "x", paper, remark))
+            both = (*runs["sarathi"], *runs[policy])
+            rows.append(Row(f"{case.label}: sarathi over {policy}", ratio, "x", paper, remark, both))
     return rows
 
 
 def capacity(case: _Case, policy: str, options: Options) -> float:
     """Return the highest load that keeps the objective, requests/s: the lower bound of a bisection; 0 if none does."""
-    low, high = 0.0, case.highest
-    while high - low > RESOLUTION * high and high > 0.02:
-        load = (low + high) / 2
-        figures = _summary(case, policy, load, options)
+
+    def keeps(load: float) -> bool:
+        figures = _run(case, policy, load, options).simulate().summary
         gap, wait = figures["itl_s"]["p99"], figures["queue_s"]["p50"]
-        kept = gap is not None and gap <= case.limit_s and wait <= LONGEST_MEDIAN_WAIT_S
-        low, high = (load, high) if kept else (low, load)
-    return low
+        return gap is not None and gap <= case.limit_s and wait <= LONGEST_MEDIAN_WAIT_S
+
+    return largest(keeps, case.highest, resolution=RESOLUTION, least=0.02)
 
 
-def _summary(case: _Case, policy: str, load: float, options: Options) -> dict[str, Any]:
-    """Replay on one replica at a load, and return the figures."""
-    from simulator.runner import run as simulate
-
+def _run(case: _Case, policy: str, load: float, options: Options) -> Run:
+    """Return the replay on one replica at a load: of generated requests, or of the user's trace, arrivals scaled."""
     engine: dict[str, Any] = {"max_num_seqs": MAX_NUM_SEQS}
     if policy == "sarathi":
         engine["max_num_batched_tokens"] = TOKEN_BUDGETS[case.objective]
     pool = {"accelerator": "a100-80gb", "parallel": {"tp": case.tp}, "batching": policy, "engine": engine}
-    scenario = {"model": case.model, "cluster": {"pools": [pool]}}
-    return simulate(scenario, trace=_requests(load, options)).summary
-
-
-def _requests(load: float, options: Options) -> Trace:
-    """Return the requests at a load: generated, or the user's trace with its arrivals scaled."""
-    from workloads import filter_trace, generate, read_trace
-
+    scenario: dict[str, Any] = {"model": case.model, "cluster": {"pools": [pool]}}
     count = 400 if options.quick else 1500
-    if options.trace is None:
-        return generate("poisson", rate=load, requests=count, prompt=PROMPT, output=OUTPUT, seed=3)
-    trace = filter_trace(read_trace(options.trace), limit=count)
+    name = f"{case.model} {case.objective} {policy} {load:.4g} requests per s"
+    if options.trace is not None:
+        return Run(name, scenario, _scaled(options.trace, count, load))
+    requests = generated("poisson", rate=load, requests=count, prompt=PROMPT, output=OUTPUT, seed=3)
+    return Run(name, {"workload": requests, **scenario})
+
+
+def _scaled(path: str, count: int, load: float) -> Trace:
+    from workloads import filter_trace, read_trace
+
+    trace = filter_trace(read_trace(path), limit=count)
     span = float(trace.arrival_s[-1] - trace.arrival_s[0])
     return filter_trace(trace, rate_scale=load * span / max(1, len(trace) - 1))
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from simulator.reproduce.runs import Run, generated
 from simulator.reproduce.study import Options, PaperFigure, Row, Study
 
 if TYPE_CHECKING:
@@ -67,6 +68,14 @@ class Design:
         return first * POWERS[self.prompt] + second * POWERS[self.token or self.prompt]
 
 
+@dataclass(frozen=True)
+class Requests:
+    """The requests at 1 request/s: the ``workload`` that makes them, or a trace."""
+
+    workload: Mapping[str, Any]
+    trace: Trace | None = None
+
+
 _SIZES = {
     # notebooks/plots.ipynb of SplitwiseSim; section 6.2 and figure 16 have the same numbers where they state them.
     "conversation": {
@@ -103,7 +112,9 @@ def designs(workload: str, quick: bool) -> list[Design]:
 def run(options: Options) -> Sequence[Row]:
     """Highest load of each design within the objectives, and the ratios that the paper states."""
     workload, requests = drawn(options, 250 if options.quick else 1500)
-    alone, on_h100 = latencies_alone("A", requests), latencies_alone("H", requests)
+    on_one = [one_machine(machine, requests) for machine in ("A", "H")]
+    alone, on_h100 = (latencies(one) for one in on_one)
+    runs: dict[str, tuple[Run, ...]] = {}
     loads: dict[str, float] = {}
     told: dict[str, Design] = {}
     rows = [
@@ -113,6 +124,7 @@ def run(options: Options) -> Sequence[Row]:
             "x",
             f"{what}-{workload}",
             remark=f"{np.nanmedian(on_h100[what]) * 1e3:.0f} and {np.nanmedian(alone[what]) * 1e3:.0f} ms",
+            runs=on_one,
         )
         for what in ("ttft", "tbt")
     ]
@@ -123,7 +135,9 @@ def run(options: Options) -> Sequence[Row]:
         machines = f"{first} prompt and {second} token machines" if second else f"{first} machines"
         remark = f"{machines}, {design.cost:.0f} $/h, power {design.power:.0f}; beyond it {binds}"
         options.progress(f"{design.name}: {load:.1f} requests/s; {remark}")
-        rows.append(Row(f"{workload}: highest load of {design.name}", load, "requests/s", remark=remark))
+        runs[design.name] = (at_load(design, requests, load), on_one[0]) if load else ()
+        what = f"{workload}: highest load of {design.name}"
+        rows.append(Row(what, load, "requests/s", remark=remark, runs=runs[design.name]))
     base_a, base_h = "Baseline-A100, equal power", "Baseline-H100"
     compared: list[tuple[str, str, str, str | None]] = [
         ("AA", "power", base_a, "aa-power"),
@@ -137,11 +151,13 @@ def run(options: Options) -> Sequence[Row]:
     for name, equal, base, key in compared:
         ours = f"Splitwise-{name}, equal {equal}"
         stated = key if workload == "conversation" or key not in for_conversation else None
-        rows.append(_ratio(workload, ours, base, loads, told, stated))
+        row = _ratio(workload, ours, base, loads, told, stated)
+        rows.append(replace(row, runs=(*runs[ours], *runs[base])))
     alike = [("Splitwise-AA, equal power", base_a), ("Splitwise-HH, equal power", base_h)]
-    gains = {ours: loads[ours] / loads[base] for ours, base in alike if ours in loads and loads[base]}
-    ours = max(gains, key=gains.__getitem__)
-    rows.append(Row(f"{workload}: most at the same power and cost", gains[ours], "x", "most", f"by {ours}"))
+    gains = {(ours, base): loads[ours] / loads[base] for ours, base in alike if ours in loads and loads[base]}
+    ours, base = most = max(gains, key=gains.__getitem__)
+    both = (*runs[ours], *runs[base])
+    rows.append(Row(f"{workload}: most at the same power and cost", gains[most], "x", "most", f"by {ours}", both))
     return rows
 
 
@@ -156,7 +172,7 @@ def _ratio(
     return Row(what, loads[ours] / loads[base], "x", key, remark)
 
 
-def highest_load(design: Design, requests: Trace, alone: dict[str, npt.NDArray[np.float64]]) -> tuple[float, str]:
+def highest_load(design: Design, requests: Requests, alone: dict[str, npt.NDArray[np.float64]]) -> tuple[float, str]:
     """Return the highest load that keeps all nine objectives, requests/s, and those that a higher one misses."""
     low, high, binds = 0.0, 1.0 * sum(design.counts), ""
     while not (beyond := missed(design, requests, alone, high)):
@@ -170,9 +186,9 @@ def highest_load(design: Design, requests: Trace, alone: dict[str, npt.NDArray[n
     return low, binds
 
 
-def missed(design: Design, requests: Trace, alone: dict[str, npt.NDArray[np.float64]], load: float) -> str:
+def missed(design: Design, requests: Requests, alone: dict[str, npt.NDArray[np.float64]], load: float) -> str:
     """Return the objectives that a load misses, in words; empty: it keeps them all."""
-    found = _latencies(_scenario(design), _at_load(requests, load))
+    found = latencies(at_load(design, requests, load))
     beyond = []
     for what, bounds in BOUNDS.items():
         slowdown = found[what] / alone[what]
@@ -184,11 +200,22 @@ def missed(design: Design, requests: Trace, alone: dict[str, npt.NDArray[np.floa
     return ", ".join(beyond)
 
 
-def _latencies(scenario: dict[str, Any], requests: Trace) -> dict[str, npt.NDArray[np.float64]]:
-    """Return the time to first token, the mean time of later ones (NaN without) and the time to the last, s, by row."""
-    from simulator.runner import run as simulate
+def at_load(design: Design, requests: Requests, load: float) -> Run:
+    """Return the run of a design at a load, requests/s."""
+    scenario = {"workload": {**requests.workload, "rate_scale": load}, **_scenario(design)}
+    return Run(f"{design.name} {load:.4g} requests per s", scenario, requests.trace)
 
-    table = simulate(scenario, trace=requests).requests.sort_values("request_id")
+
+def one_machine(machine: str, requests: Requests) -> Run:
+    """Return the run of each request alone on one machine."""
+    scenario = _scenario(Design("one machine", machine, "", (SCALE, 0)))
+    one_by_one = {**requests.workload, "loop": {"kind": "closed", "clients": 1}}
+    return Run(f"one DGX-{machine}100, one request at a time", {"workload": one_by_one, **scenario}, requests.trace)
+
+
+def latencies(one: Run) -> dict[str, npt.NDArray[np.float64]]:
+    """Return the time to first token, the mean time of later ones (NaN without) and the time to the last, s, by row."""
+    table = one.simulate().requests.sort_values("request_id")
     arrival, first, last = (table[f"{what}_s"].to_numpy(float) for what in ("arrival", "first_token", "last_token"))
     later = table["output_tokens"].to_numpy(float) - 1
     tbt = np.divide(last - first, later, out=np.full_like(later, np.nan), where=later > 0)
@@ -219,19 +246,14 @@ def _scenario(design: Design) -> dict[str, Any]:
     return scenario
 
 
-def latencies_alone(machine: str, requests: Trace) -> dict[str, npt.NDArray[np.float64]]:
-    """Return each request's latencies on one machine that serves no other, as `_latencies` does."""
-    one_by_one = {"workload": {"loop": {"kind": "closed", "clients": 1}}}
-    return _latencies(_scenario(Design("one machine", machine, "", (SCALE, 0))) | one_by_one, requests)
-
-
-def drawn(options: Options, count: int) -> tuple[str, Trace]:
+def drawn(options: Options, count: int) -> tuple[str, Requests]:
     """Return the workload's name and its requests, at 1 request/s: generated, or drawn from the user's trace."""
-    from workloads import Trace, generate, read_trace
+    from workloads import Trace, read_trace
 
     if options.trace is None:
         prompt, output = _LENGTHS["conversation"]
-        return "conversation", generate("poisson", rate=1.0, requests=count, prompt=prompt, output=output, seed=SEED)
+        made = generated("poisson", rate=1.0, requests=count, prompt=prompt, output=output, seed=SEED)
+        return "conversation", Requests(made)
     trace = read_trace(options.trace)
     rng = np.random.default_rng(SEED)
     chosen = rng.integers(0, len(trace), count)
@@ -242,13 +264,7 @@ def drawn(options: Options, count: int) -> tuple[str, Trace]:
         output_tokens=trace.output_tokens[chosen],
         source=f"{trace.source}, {count} drawn",
     )
-    return "coding" if float(np.median(trace.output_tokens)) < 50 else "conversation", found
-
-
-def _at_load(requests: Trace, load: float) -> Trace:
-    from workloads import filter_trace
-
-    return filter_trace(requests, rate_scale=load)
+    return "coding" if float(np.median(trace.output_tokens)) < 50 else "conversation", Requests({}, found)
 
 
 STUDY = Study(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from simulator.reproduce.runs import Run
 from simulator.reproduce.study import Options, PaperFigure, Row, Study
 
 if TYPE_CHECKING:
@@ -23,39 +24,47 @@ POOL = {"accelerator": "h100-sxm", "engine": {"name": "vllm@0.19", "block_size":
 
 def run(options: Options) -> Sequence[Row]:
     """TTFT of one request by its length, and throughput of many by their hits; with and without loads."""
-    rows, gains = [], {}
+    rows, gains, pairs = [], {}, {}
     for length in LENGTHS[::2] if options.quick else LENGTHS:
-        computed, loaded = (ttft_s(length, choice) for choice in ("always-recompute", "always-load"))
-        gains[length] = computed / loaded
+        runs = [single(length, choice) for choice in ("always-recompute", "always-load")]
+        computed, loaded = (ttft_s(one) for one in runs)
+        gains[length], pairs[length] = computed / loaded, tuple(runs)
         options.progress(f"{length} tokens: {1e3 * computed:.1f} ms computed, {1e3 * loaded:.1f} ms loaded")
-        rows.append(Row(f"TTFT of a prompt of {length} tokens, computed", 1e3 * computed, "ms"))
-        rows.append(Row(f"TTFT of a prompt of {length} tokens, loaded", 1e3 * loaded, "ms"))
-    rows.append(Row("TTFT computed over loaded, the shortest prompt", gains[min(gains)], "x", "ttft-least"))
-    rows.append(Row("TTFT computed over loaded, the longest prompt", gains[max(gains)], "x", "ttft-most"))
+        rows.append(Row(f"TTFT of a prompt of {length} tokens, computed", 1e3 * computed, "ms", runs=runs[:1]))
+        rows.append(Row(f"TTFT of a prompt of {length} tokens, loaded", 1e3 * loaded, "ms", runs=runs[1:]))
+    for name, length, paper in (("shortest", min(gains), "ttft-least"), ("longest", max(gains), "ttft-most")):
+        text = f"TTFT computed over loaded, the {name} prompt"
+        rows.append(Row(text, gains[length], "x", paper, runs=pairs[length]))
     requests = 300 if options.quick else REQUESTS
-    rates = {}
+    rates, sent = {}, {}
     for share in HIT_SHARES:
-        rates[share] = tokens_per_s(requests, share)
+        sent[share] = one = many(requests, share)
+        rates[share] = tokens_per_s(one, requests)
         options.progress(f"{100 * share:.0f} % in host memory: {rates[share]:.0f} tokens/s")
-        rows.append(
-            Row(f"throughput of {requests} requests, {100 * share:.0f} % in host memory", rates[share], "tokens/s")
-        )
-    rows.append(Row("throughput, all in host memory over none", rates[1.0] / rates[0.0], "x", "throughput"))
+        text = f"throughput of {requests} requests, {100 * share:.0f} % in host memory"
+        rows.append(Row(text, rates[share], "tokens/s", runs=(one,)))
+    both = (sent[1.0], sent[0.0])
+    rows.append(Row("throughput, all in host memory over none", rates[1.0] / rates[0.0], "x", "throughput", runs=both))
     return rows
 
 
-def ttft_s(length: int, choice: str) -> float:
-    """Return the TTFT of a prompt that was served before, and evicted from the GPU since."""
+def single(length: int, choice: str) -> Run:
+    """Return the run of a prompt that comes again, and was evicted from the GPU in between."""
     longest = max(LENGTHS) + 2 * BLOCK
     blocks = longest // BLOCK + 1
     prompts = [_identities(0, length), _identities(1, longest - BLOCK), _identities(0, length)]
     trace = _trace([0.0, 100.0, 200.0], [length, longest - BLOCK, length], prompts)
-    requests = _requests({"num_kv_blocks": blocks, "max_model_len": longest}, choice, trace)
+    return _run(f"{length} tokens {choice}", {"num_kv_blocks": blocks, "max_model_len": longest}, choice, trace)
+
+
+def ttft_s(one: Run) -> float:
+    """Return the TTFT of the prompt when it comes again."""
+    requests = one.simulate().requests
     return float(requests["first_token_s"].iloc[2] - requests["arrival_s"].iloc[2])
 
 
-def tokens_per_s(requests: int, share: float) -> float:
-    """Return the prompt tokens a second of requests sent at once, a share of which were served before."""
+def many(requests: int, share: float) -> Run:
+    """Return the run of requests sent at once, a share of which were served before, and others in between."""
     known = round(requests * share)
     rounds = [_identities(i, PROMPT) for i in range(known)]
     # Enough others to have evicted the first of them, which come in the same order again.
@@ -66,17 +75,20 @@ def tokens_per_s(requests: int, share: float) -> float:
     later = 0.05 * len(rounds + others) + 100.0
     arrivals = [0.05 * i for i in range(len(rounds + others))] + [later] * requests
     trace = _trace(arrivals, [PROMPT] * len(prompts), prompts)
-    served = _requests({"num_kv_blocks": blocks, "max_model_len": 2 * PROMPT}, "always-load", trace)
-    last = float(served["last_token_s"].iloc[-requests:].max())
-    return requests * PROMPT / (last - later)
+    name = f"{requests} requests, {100 * share:.0f} percent in host memory"
+    return _run(name, {"num_kv_blocks": blocks, "max_model_len": 2 * PROMPT}, "always-load", trace)
 
 
-def _requests(engine: dict[str, Any], choice: str, trace: Trace) -> Any:
-    from simulator.runner import run as simulate
+def tokens_per_s(one: Run, requests: int) -> float:
+    """Return the prompt tokens a second of the last ``requests``, which are sent at once."""
+    served = one.simulate().requests.iloc[-requests:]
+    return float(requests * PROMPT / (served["last_token_s"].max() - served["arrival_s"].iloc[0]))
 
+
+def _run(name: str, engine: dict[str, Any], choice: str, trace: Trace) -> Run:
     tiers = {"tiers": [{"tier": "host", "capacity_gib": 1000}], "load_or_recompute": choice}
     pool = {**POOL, "engine": {**POOL["engine"], **engine}, "kv_tiers": tiers}  # type: ignore[dict-item]
-    return simulate({"model": "llama-3.1-8b", "cluster": {"pools": [pool]}}, trace=trace).requests
+    return Run(name, {"model": "llama-3.1-8b", "cluster": {"pools": [pool]}}, trace)
 
 
 def _identities(prompt: int, length: int) -> list[int]:

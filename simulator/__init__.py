@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from simulator.scenario import Scenario
     from simulator.studies.intervals import intervals
     from simulator.studies.search import search
+    from simulator.studies.sweep import sweep
     from simulator.write import load_result
 
     __version__: str
@@ -29,6 +30,7 @@ _HOMES = {
     "report": "simulator.reports",
     "run": "simulator.runner",
     "search": "simulator.studies.search",
+    "sweep": "simulator.studies.sweep",
 }
 
 __all__ = [
@@ -41,6 +43,7 @@ __all__ = [
     "report",
     "run",
     "search",
+    "sweep",
 ]
 
 

@@ -10,6 +10,7 @@ working directory.
 """
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -667,13 +668,15 @@ class Scenario(Part):
         return _validated(data, "", {}, {path: dotted(path) for path in paths})
 
 
-def assemble(path: str | Path | None, flags: Sequence[tuple[str, Any, str]], *, preset: str | None = None) -> Scenario:
+def assemble(
+    path: str | Path | Mapping[str, Any] | None, flags: Sequence[tuple[str, Any, str]], *, preset: str | None = None
+) -> Scenario:
     """Make a scenario from a file and flags that go before it.
 
     Parameters
     ----------
     path
-        Scenario file; None for none.
+        Scenario file, or plain data as it holds; None for none.
     flags
         Dotted key, value, and what the user wrote it as (``--max-num-seqs``), for messages.
     preset
@@ -686,12 +689,14 @@ def assemble(path: str | Path | None, flags: Sequence[tuple[str, Any, str]], *, 
     """
     given: dict[str, Any] = {}
     lines: dict[KeyPath, int] = {}
-    if path is not None:
+    if isinstance(path, Mapping):
+        given, path = deepcopy(dict(path)), None
+    elif path is not None:
         file = Path(path)
         given, lines = scenario_yaml.read(file)
         anchor_paths(given, file.resolve().parent)
-        if flags:
-            _expand_args(given)
+    if flags:
+        _expand_args(given)
     data = dict(_with_preset(given, preset))
     labels: dict[KeyPath, str] = {}
     problems = []

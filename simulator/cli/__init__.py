@@ -20,6 +20,7 @@ _LAZY = {
     "calibrate": ("simulator.cli.calibrate", "Import kernel measurements."),
     "report": ("simulator.cli.report_command", "From any result, one HTML page."),
     "reproduce": ("simulator.cli.reproduce_command", "Published results beside the simulator's."),
+    "sweep": ("simulator.cli.sweep_command", "The same scenario with other keys, many times over."),
     "trace": ("simulator.cli.trace", "Inspect, generate, convert and fit request traces."),
     "validate": ("simulator.cli.validate", "Compare measured servers and kernels with what the simulator says."),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -153,6 +153,7 @@ def register_with(
     options: Sequence[tuple[str, Any, Any, Any]],
     action: Callable[[Any, str | None, dict[str, Any]], None],
     left_out: Container[str] = (),
+    cls: type[RunCommand] = RunCommand,
 ) -> None:
     """Add a command that takes a trace, everything that makes a scenario, and options of its own.
 
@@ -164,6 +165,8 @@ def register_with(
         Called with the context, the trace, and the values of all options; `scenario_of` takes the same.
     left_out
         Flags of the table that it doesn't take.
+    cls
+        Parses its arguments.
     """
 
     def command(ctx: typer.Context, trace: str | None, **values: Any) -> None:
@@ -190,15 +193,17 @@ def register_with(
         parameters.append(_parameter(key, Annotated[kind, option], default))
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    app.command(name, cls=RunCommand, help=text)(command)
+    app.command(name, cls=cls, help=text)(command)
 
 
 def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
 
 
-def scenario_of(ctx: Any, trace: str | None, values: dict[str, Any]) -> Scenario:
-    """Return the scenario that a command's arguments make."""
+def scenario_of(
+    ctx: Any, trace: str | None, values: dict[str, Any], *, base: Mapping[str, Any] | None = None
+) -> Scenario:
+    """Return the scenario that a command's arguments make, over the keys of ``base`` where there is no file."""
     from simulator.scenario import assemble
 
     changes = [
@@ -208,7 +213,7 @@ def scenario_of(ctx: Any, trace: str | None, values: dict[str, Any]) -> Scenario
         *_policy_params(values),
         *_sets(values["set_key"] or []),
     ]
-    return assemble(values["scenario"], changes, preset=values["preset"])
+    return assemble(values["scenario"] or base, changes, preset=values["preset"])
 
 
 def _run(ctx: Any, trace: str | None, values: dict[str, Any]) -> None:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from simulator.cli.run_command import register_with, scenario_of
+from simulator.cli.several import counting
 from simulator.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from simulator.studies.search import Progress, Row, SearchResult
+    from simulator.studies.search import Row, SearchResult
 
 HELP = """Find the best parallel plan of a model on given nodes, by simulating every plan that fits.
 
@@ -26,8 +25,6 @@ over the rest."""
 
 _SHOWN = 10
 """Plans in the table without --all."""
-_LINE_S = 10.0
-"""Time between two lines on how far a search is, where standard error is no terminal, seconds."""
 _LEFT_OUT = frozenset({"--tp", "--pp", "--replicas"})
 
 _OPTIONS: tuple[tuple[str, Any, Any, Any], ...] = (
@@ -97,7 +94,7 @@ def _search(ctx: Any, trace: str | None, values: dict[str, Any]) -> None:
     scenario = scenario_of(ctx, trace, values)
     if scenario.workload.trace is None and scenario.workload.generator is None:
         raise InputError("which requests? name a trace, as in: simulate search trace.csv (or bundled:NAME)")
-    with _bar(not values["quiet"] and not values["no_progress"]) as progress:
+    with counting(not values["quiet"] and not values["no_progress"]) as progress:
         result = search(
             scenario,
             nodes=values["nodes"],
@@ -130,35 +127,6 @@ def _sizes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
             raise InputError(f"--only {text}: write a dimension and whole numbers, as in --only tp=4,8")
         found[name.strip()] = (*found.get(name.strip(), ()), *(int(piece) for piece in pieces))
     return found
-
-
-@contextmanager
-def _bar(wanted: bool) -> Iterator[Progress]:
-    """Yield what shows progress on standard error, if that is a terminal."""
-    if not wanted:
-        yield lambda done, total, name: None
-        return
-    if not sys.stderr.isatty():
-        yield _lines(time.monotonic())
-        return
-    from simulator.cli.progress import counting_bar
-
-    with counting_bar() as progress:
-        yield progress
-
-
-def _lines(begun_s: float) -> Progress:
-    """Return what says every ten seconds, in a line, how far a search is."""
-    last_s = begun_s
-
-    def progress(done: int, total: int, name: str) -> None:
-        nonlocal last_s
-        now_s = time.monotonic()
-        if now_s - last_s >= _LINE_S:
-            last_s = now_s
-            print(f"{done:,} of {total:,} simulations after {now_s - begun_s:.0f} s", file=sys.stderr, flush=True)
-
-    return progress
 
 
 # ---------------------------------------------------------------------------------------------------------- table

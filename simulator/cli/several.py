@@ -1,15 +1,24 @@
-"""What commands that run several scenarios have in common: named variants, and seeds."""
+"""What commands that run several scenarios have in common: named variants, seeds, how far they are."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from simulator.errors import InputError
 from simulator.flags import FLAGS
 
 VARIANT = "--variant"
+
+_LINE_S = 10.0
+"""Time between two lines on how far a study is, where standard error is no terminal, seconds."""
+
+Progress = Callable[[int, int, str], None]
+"""Told how many simulations have ended, of how many, and the last one's name."""
 
 
 def key_of(text: str) -> str:
@@ -93,3 +102,32 @@ def seeds_of(text: str) -> int | list[int]:
         raise InputError(f"--seeds {text}: write how many (--seeds 5) or which ones (--seeds 3,7,11)")
     numbers = [int(piece) for piece in pieces]
     return numbers[0] if len(numbers) == 1 else numbers
+
+
+@contextmanager
+def counting(wanted: bool) -> Iterator[Progress]:
+    """Yield what shows on standard error how far a study is: a bar, or a line now and then where it is no terminal."""
+    if not wanted:
+        yield lambda done, total, name: None
+        return
+    if not sys.stderr.isatty():
+        yield _lines(time.monotonic())
+        return
+    from simulator.cli.progress import counting_bar
+
+    with counting_bar() as progress:
+        yield progress
+
+
+def _lines(begun_s: float) -> Progress:
+    """Return what says every ten seconds, in a line, how far a study is."""
+    last_s = begun_s
+
+    def progress(done: int, total: int, name: str) -> None:
+        nonlocal last_s
+        now_s = time.monotonic()
+        if now_s - last_s >= _LINE_S:
+            last_s = now_s
+            print(f"{done:,} of {total:,} simulations after {now_s - begun_s:.0f} s", file=sys.stderr, flush=True)
+
+    return progress

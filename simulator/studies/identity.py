@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache, lru_cache
@@ -15,6 +16,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from simulator.errors import InputError
 from simulator.scenario import Scenario
 from simulator.write import plain
 
@@ -44,6 +46,26 @@ def digest_of(task: Task) -> str:
         "trace": None if task.trace is None else trace_digest(task.trace),
     }
     return hashlib.sha256(json.dumps(plain(parts), sort_keys=True).encode()).hexdigest()
+
+
+def check_same(task: Task) -> None:
+    """Refuse a task that another machine sent and that means something else on this one.
+
+    Raises
+    ------
+    InputError
+        If this program is another version, or files that the scenario names are not the same here.
+    """
+    if task.program != program_digest():
+        raise InputError(
+            f"refused by {platform.node()}: its version of the simulator is another; install the one there that the "
+            "study was started with"
+        )
+    if task.digest != digest_of(task):
+        raise InputError(
+            f"refused by {platform.node()}: a file that the scenario names (trace, model, profile, policy) is another "
+            "there or can't be read; let both machines read the same files by the same paths"
+        )
 
 
 @cache
@@ -134,4 +156,4 @@ def _sources_of_entry_points() -> list[Path]:
     return sorted(found)
 
 
-__all__ = ["digest_of", "program_digest", "trace_digest"]
+__all__ = ["check_same", "digest_of", "program_digest", "trace_digest"]

@@ -20,10 +20,19 @@ STATISTICS = ("mean", "p50", "p90", "p95", "p99", "max")
 
 @dataclass(frozen=True)
 class Task:
-    """One simulation, sent to a process: the scenario as plain data, and the requests where it names none."""
+    """One simulation, sent to a process: the scenario as plain data, and the requests where it names none.
+
+    Attributes
+    ----------
+    digest, program
+        For another machine: the digests of the task and of the program where it was sent from
+        (`simulator.studies.identity`). It is refused where they are others.
+    """
 
     scenario: Mapping[str, Any]
     trace: Trace | None = None
+    digest: str = ""
+    program: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,10 @@ def evaluate_and_read(task: Task, read: Callable[[RunResult], Read]) -> tuple[Ou
     from simulator.runner import run
 
     try:
+        if task.digest:
+            from simulator.studies.identity import check_same
+
+            check_same(task)
         result = run(task.scenario, trace=task.trace)
         return outcome_of(result.summary_without_timing), read(result)
     except ValueError as error:  # InputError, PolicyError, TraceError, ProfileError

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from os import cpu_count
 from typing import TypeVar
 
 from simulator.errors import InputError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+_ORPHAN_S = 1.0
+"""How often a process looks whether the one that started it is still there, seconds: a choice."""
 
 
 def run_tasks(
@@ -32,7 +37,7 @@ def run_tasks(
     work
         A function of a module, so that it can be sent; it must not raise.
     died
-        Makes the result of a task whose process died (out of memory, most often).
+        Makes the result of a task whose process died (out of memory, most often), or that the executor lost.
     workers
         Processes of this machine; None: one a processor; 1: this process.
     executor
@@ -45,9 +50,9 @@ def run_tasks(
     """
     if workers is not None and workers < 1:
         raise InputError(f"workers must be at least 1, got {workers}")
-    count = min(workers or cpu_count() or 1, len(tasks))
+    count = min(workers or os.cpu_count() or 1, len(tasks))
     if executor is not None:
-        yield from _on(executor, work, tasks, range(len(tasks)))
+        yield from _elsewhere(executor, work, tasks, died)
     elif count < 2:
         yield from ((place, work(task)) for place, task in enumerate(tasks))
     else:
@@ -57,20 +62,41 @@ def run_tasks(
 def _in_processes(
     count: int, work: Callable[[Task], Result], tasks: Sequence[Task], died: Callable[[Task], Result]
 ) -> Iterator[tuple[int, Result]]:
-    left = set(range(len(tasks)))
+    left = dict.fromkeys(range(len(tasks)))
+    while left:
+        try:
+            with _processes(count) as pool:
+                for place, result in _on(pool, work, tasks, list(left)):
+                    del left[place]
+                    yield place, result
+        except BrokenProcessPool:
+            # Which task it was is not known. Processes take them in their order, and one waits for each that runs, and
+            # one more: those that may have been sent run alone, then the rest go on together.
+            for place in list(left)[: 2 * count + 1]:
+                del left[place]
+                yield place, _alone(work, tasks[place], died)
+
+
+def _alone(work: Callable[[Task], Result], task: Task, died: Callable[[Task], Result]) -> Result:
     try:
-        with _processes(count) as pool:
-            for place, result in _on(pool, work, tasks, sorted(left)):
-                left.discard(place)
-                yield place, result
-    except BrokenProcessPool:  # which task it was is not known: the rest run alone
-        for place in sorted(left):
-            try:
-                with _processes(1) as pool:
-                    result = pool.submit(work, tasks[place]).result()
-            except BrokenProcessPool:
-                result = died(tasks[place])
-            yield place, result
+        with _processes(1) as pool:
+            return pool.submit(work, task).result()
+    except BrokenProcessPool:
+        return died(task)
+
+
+def _elsewhere(
+    executor: Executor, work: Callable[[Task], Result], tasks: Sequence[Task], died: Callable[[Task], Result]
+) -> Iterator[tuple[int, Result]]:
+    """Yield what comes back; a task that the executor has lost (its workers died with it again and again) is one."""
+    futures = {executor.submit(work, task): place for place, task in enumerate(tasks)}
+    for future in as_completed(futures):
+        place = futures.pop(future)
+        try:
+            result = future.result()
+        except Exception:  # whatever the executor raises: the work itself raises nothing
+            result = died(tasks[place])
+        yield place, result
 
 
 def _on(
@@ -85,7 +111,7 @@ def _on(
 def _processes(count: int) -> Iterator[Executor]:
     """Yield processes that leave Ctrl-C to this one; when the caller leaves early, they are ended at once."""
     before = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(count, initializer=_leave_interrupts)
+    pool = ProcessPoolExecutor(count, initializer=_begin, initargs=(os.getpid(),))
     try:
         yield pool
     except BaseException:
@@ -97,6 +123,16 @@ def _processes(count: int) -> Iterator[Executor]:
     pool.shutdown()
 
 
-def _leave_interrupts() -> None:
-    """Ignore Ctrl-C, which a terminal sends to every process of a command."""
+def _begin(parent: int) -> None:
+    """Ignore Ctrl-C, which a terminal sends to every process of a command; end when the parent is gone.
+
+    A process of a pool waits for tasks for ever, also when whoever started it was killed.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_ORPHAN_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="watch-parent", daemon=True).start()

@@ -1,0 +1,163 @@
+"""What a sweep leaves in a directory: ``sweep.csv``, ``points.csv``, ``sweep.json`` and a scenario a point."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import simulator
+from simulator import scenario_yaml
+from simulator.errors import InputError
+from simulator.scenario import ScenarioError
+from simulator.scenario_keys import anchor_paths
+from simulator.studies.identity import program_digest
+from simulator.studies.intervals import CONFIDENCE
+from simulator.write import REPORT, plain
+
+if TYPE_CHECKING:
+    from simulator.studies.design import Point
+    from simulator.studies.sweep import SweepResult
+
+SCHEMA_VERSION = 1
+RUNS = "sweep.csv"
+POINTS = "points.csv"
+SWEEP = "sweep.json"
+SCENARIOS = "scenarios"
+OWN_FILES = frozenset({RUNS, POINTS, SWEEP, SCENARIOS, REPORT})
+
+
+def is_sweep(path: Path) -> bool:
+    """Tell whether a YAML file is a sweep's: a scenario has no key ``scenario``."""
+    try:
+        return "scenario" in scenario_yaml.read(path)[0]
+    except ScenarioError:
+        return False
+
+
+def table(result: SweepResult) -> list[dict[str, Any]]:
+    """Return a row a run: ``point``, a column a key, ``seed``, the figures, ``reason`` and ``digest``.
+
+    It says nothing of where and when runs took place: the same sweep has the same table.
+    """
+    keys = list(dict.fromkeys(name for point in result.points for name in point.keys))
+    figures = list(dict.fromkeys(name for run in result.runs for name in run.figures))
+    return [
+        {
+            "point": run.point.name,
+            **{name: run.point.keys.get(name) for name in keys},
+            "seed": run.seed,
+            **{name: plain(run.figures.get(name)) for name in figures},
+            "reason": run.failure or None,
+            "digest": None if run.done is None else run.done.digest or None,
+        }
+        for run in result.runs
+    ]
+
+
+def scenario_file(place: int) -> str:
+    """Return the name of a point's scenario; points are counted from 1."""
+    return f"{SCENARIOS}/{place:04}.yaml"
+
+
+def check_dir(place: Path, *, overwrite: bool) -> Path:
+    """Return the directory, absolute, if a sweep may be written there; for a check before a long sweep.
+
+    Raises
+    ------
+    InputError
+        If it is a file, can't be made, or holds anything but an earlier sweep that may be replaced.
+    """
+    place = place.expanduser().resolve()
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        names = {entry.name for entry in place.iterdir()}
+    except OSError as error:
+        raise InputError(f"cannot write to {place}: {error.strerror}; choose another directory") from error
+    if names - OWN_FILES:
+        what = ", ".join(sorted(names - OWN_FILES)[:3])
+        raise InputError(f"cannot write to {place}: it holds other files ({what}); choose another directory")
+    if names and not overwrite:
+        raise InputError(
+            f"cannot write to {place}: it holds an earlier sweep; choose another directory or overwrite it "
+            "(--overwrite)"
+        )
+    return place
+
+
+def write(result: SweepResult, place: Path) -> None:
+    """Write a sweep to a directory that `check_dir` returned."""
+    _write_table(place / RUNS, table(result))
+    means = result.means()
+    _write_table(place / POINTS, [_without_nan(row) for row in means.to_dict("records")], list(means.columns))
+    details = json.dumps(plain(described(result)), indent=2, ensure_ascii=False, allow_nan=False)
+    (place / SWEEP).write_text(details + "\n", encoding="utf-8")
+    shutil.rmtree(place / SCENARIOS, ignore_errors=True)
+    (place / SCENARIOS).mkdir()
+    for number, scenario in enumerate(result.scenarios, 1):
+        data = scenario.to_mapping()
+        anchor_paths(data, Path.cwd())
+        (place / scenario_file(number)).write_text(scenario_yaml.dump(data), encoding="utf-8")
+
+
+def _write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns or list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+    path.write_text(text.getvalue(), encoding="utf-8")
+
+
+def _cell(value: Any) -> Any:
+    """Return a value as a CSV has it: mappings and lists as JSON."""
+    return json.dumps(plain(value), ensure_ascii=False) if isinstance(value, Mapping | list | tuple) else value
+
+
+def _without_nan(row: Mapping[Any, Any]) -> dict[str, Any]:
+    return {str(name): None if isinstance(value, float) and value != value else value for name, value in row.items()}
+
+
+def described(result: SweepResult) -> dict[str, Any]:
+    """Return a sweep as plain data, its table apart."""
+    ranked = [point.name for point in result.ranked()]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "version": simulator.__version__,
+        "program": program_digest(),
+        "base": result.base.to_mapping(),
+        "points": [_point(place, point) for place, point in enumerate(result.points, 1)],
+        "seeds": result.seeds,
+        "confidence": CONFIDENCE,
+        "by": None
+        if result.by is None
+        else {"target": result.by.name, "figure": result.by.figure, "unit": result.by.unit, "higher": result.by.higher},
+        "ranked": None if result.by is None else ranked,
+        "runs": len(result.runs),
+        "failed": len(result.failed),
+        "kept": result.kept,
+        "simulated": result.simulated,
+        "interrupted": result.interrupted,
+        "notes": result.notes,
+        "sources": sources(result),
+        "took_s": result.took_s,
+    }
+
+
+def _point(place: int, point: Point) -> dict[str, Any]:
+    return {"name": point.name, "keys": point.keys, "changes": point.changes, "scenario": scenario_file(place)}
+
+
+def sources(result: SweepResult) -> list[str]:
+    """Return where step times come from, of all runs."""
+    found: dict[str, None] = {}
+    for run in result.runs:
+        if run.done is not None and not run.failure:
+            found.update(dict.fromkeys(run.done.outcome.summary["costs"]["sources"]))
+    return list(found)
+
+
+__all__ = ["check_dir", "described", "is_sweep", "scenario_file", "sources", "table", "write"]

@@ -427,7 +427,7 @@ def _notes(runs: Sequence[Run], seeds: Sequence[int], trace: Trace | None) -> It
             told = f"the seeds made no difference to {len(same)} points (the first: {same[0]})"
         yield (
             f"{told}, so that one run is as good as many and the intervals have no width; workload.resample draws "
-            "other days like a trace without sessions (--set workload.resample={})"
+            "other days like a trace (--set workload.resample={})"
         )
     if trace is not None:
         yield "the requests were given in Python: the files of scenarios don't name them"

@@ -68,10 +68,10 @@ def test_seeds_are_replications_with_intervals() -> None:
 
 
 def test_seeds_without_effect_are_said_to_be() -> None:
-    still = {**scenario(), "workload": {"trace": "bundled:burstgpt-style", "limit": 20}}
+    still = {**scenario(), "workload": {"trace": "bundled:burstgpt-style", "limit": 100}}
     with pytest.warns(UserWarning, match=r"the seeds made no difference: nothing .* workload.resample draws"):
         sweep(still, {"max_num_seqs": [2, 4]}, seeds=2, store=False, workers=1)
-    still["workload"]["resample"] = {}
+    still["workload"]["resample"] = {"block_s": 2}
     frame = sweep(still, {"max_num_seqs": [2]}, seeds=2, store=False, workers=1)  # warns of nothing
     assert frame.e2e_s_mean.nunique() == 2
     result = run_sweep(

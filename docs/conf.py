@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 project = "LLM cluster simulator"
 release = simulator.__version__
 html_title = project
+default_role = "code"  # of single backticks in docstrings
+autodoc_typehints = "none"  # docstrings say what each is
+autodoc_member_order = "bysource"
+nitpick_ignore_regex = [("py:.*", ".*")]  # types of other packages
+
 html_theme = "furo"  # brings its own fonts and scripts: a page fetches nothing from elsewhere
 html_theme_options = {"light_css_variables": {"toc-item-spacing-vertical": "0.65rem"}}  # room to touch each
 html_favicon = "icon.svg"
@@ -28,7 +33,7 @@ html_show_sphinx = False
 highlight_language = "text"
 smartquotes = False  # they make a dash of the two before an option
 
-extensions = ["myst_parser"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_enable_extensions = ["attrs_inline", "deflist"]
 myst_heading_anchors = 3  # links such as validation.md#deepseek-on-h200
 myst_disable_syntax = [

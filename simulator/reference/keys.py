@@ -259,6 +259,8 @@ def _constraints(metadata: list[Any] | tuple[Any, ...]) -> tuple[str, bool]:
 
 
 def _number(value: float) -> str:
+    if isinstance(value, int) and value >= 2**31 and value.bit_count() == 1:
+        return f"2^{value.bit_length() - 1}"
     return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 

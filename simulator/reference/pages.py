@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from functools import partial
 
+import simulator
 from policies import registry
 from policies.registry import ParameterInfo, PolicyInfo
 from simulator.reference import catalogues
@@ -58,14 +59,16 @@ def _key_entry(key: Key, paths: tuple[str, ...]) -> str:
     term = f"`{key.name}`"
     for path in paths:
         term = f"[{term}]{{#{key_anchor(f'{path}.{below}' if path else below)}}}"
-    takes = f"{key.takes}; required" if not key.default else key.takes
-    takes += f"; default `{key.default}`" if key.default not in ("", "-") else ""
-    more = ""
+    takes = key.takes
     if key.policy_kind:
-        more = f"One of the policies of the kind [`{key.policy_kind}`](#{anchor('kind', key.policy_kind)})."
+        takes = takes.replace("policy", f"[policy](#{anchor('kind', key.policy_kind)})", 1)
     elif key.section:
-        more = f"[Keys of `{key.path}`](#{anchor('keys', plain_path(key.path))})"
-    return definition(f"{term} *{takes}*", prose(key.doc), more)
+        takes = f"[{takes}](#{anchor('keys', plain_path(key.path))})"
+    if not key.default:
+        takes += "; required"
+    elif key.default != "-":
+        takes += f"; default `{key.default}`"
+    return definition(f"**{term}** *{takes}*", prose(key.doc))
 
 
 # ------------------------------------------------------------------------------------------------------- policies
@@ -116,7 +119,7 @@ def _parameter(parameter: ParameterInfo) -> str:
         takes = " or ".join(f"`{choice}`" for choice in parameter.choices)
     elif parameter.bounds:
         takes += f", {parameter.bounds}"
-    return definition(f"`{parameter.name}` *{takes}; default {default}*", prose(parameter.doc))
+    return definition(f"**`{parameter.name}`** *{takes}; default {default}*", prose(parameter.doc))
 
 
 def presets_page() -> str:
@@ -211,6 +214,27 @@ def _rows(rows: catalogues.Rows, kind: str) -> str:
     return table(header, ((f"[{name}](#{anchor(kind, name)})", *cells) for name, *cells in rest))
 
 
+# --------------------------------------------------------------------------------------------------------- Python
+
+
+def python_page() -> str:
+    """Return directives that Sphinx's ``autodoc`` follows: the public functions of the package, then its classes."""
+    public = {name: getattr(simulator, name) for name in simulator.__all__}
+    functions = [_autodoc("autofunction", name, "") for name, value in public.items() if inspect.isfunction(value)]
+    classes = []
+    for name, value in public.items():
+        if inspect.isclass(value):
+            fields = getattr(value, "model_fields", {})  # those of a scenario are on the page of its keys
+            options = ":members:" + (f"\n   :exclude-members: model_config, {', '.join(fields)}" if fields else "")
+            classes.append(_autodoc("autoclass", f"{name}()" if fields else name, options))
+    return _JOIN.join([*functions, *classes])
+
+
+def _autodoc(directive: str, signature: str, options: str) -> str:
+    lines = [f".. {directive}:: simulator.{signature}", *([f"   {options}"] if options else [])]
+    return "```{eval-rst}\n" + "\n".join(lines) + "\n```"
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "scenario-keys": scenario_page,
     "policies": policies_page,
@@ -220,5 +244,6 @@ PAGES: dict[str, Callable[[], str]] = {
     "models": models_page,
     "hardware": hardware_page,
     "engines": engines_page,
+    "python": python_page,
 }
 """What can be generated, by the name that a page of the documentation asks for it by."""

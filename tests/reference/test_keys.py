@@ -55,6 +55,7 @@ def test_every_key_says_what_it_means_and_takes() -> None:
         (Annotated[int, Field(ge=1, le=1024)] | Literal["tp", "all"], (), "integer, 1 to 1,024, or `tp` or `all`"),
         (Literal["a", "b", "c"], (), "`a`, `b` or `c`"),
         (bool | None, (), "`true` or `false`"),
+        (Annotated[int, Field(ge=0, lt=2**63)], (), "integer, at least 0, below 2^63"),
         (Annotated[Annotated[int, Field(ge=1, le=9)] | None, AUTO], (), "integer, 1 to 9, or `auto`"),
         (tuple[Annotated[str, Field(min_length=1)], ...], (), "list, each: text"),
         (dict[str, Any], (), "mapping"),

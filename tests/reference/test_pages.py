@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import simulator
 from hardware_profiles import list_accelerators, list_nodes
 from policies import registry
 from simulator.engines import list_engines
@@ -40,7 +41,7 @@ def test_every_policy_is_there_with_its_source_and_parameters(kind: str) -> None
         entry = text[start : text.find(")=\n#", start + 50)]
         assert f"**Source**: {markdown.cited(info.source)}" in entry
         for parameter in info.parameters:
-            assert f"\n`{parameter.name}` *" in entry
+            assert f"\n**`{parameter.name}`** *" in entry
 
 
 def test_what_a_policy_does_not_model_stands_out() -> None:
@@ -93,6 +94,13 @@ def test_every_command_is_there_with_those_of_its_group() -> None:
     for command in all_commands():
         assert set(command.commands) <= set(words)
         assert markdown.anchor("command", command.words) in targets(TEXTS["commands"])
+
+
+def test_every_public_function_and_class_is_asked_for() -> None:
+    asked = set(re.findall(r"^\.\. auto(?:function|class):: simulator\.(\w+)", TEXTS["python"], re.MULTILINE))
+    public = {name for name in simulator.__all__ if callable(getattr(simulator, name))}
+    assert {"run", "Scenario"} <= asked <= public
+    assert "model_config" in TEXTS["python"]  # left out
 
 
 def test_pages_ask_for_what_can_be_generated_each_once() -> None:

@@ -80,6 +80,7 @@ class Lane:
         "_policy",
         "_priority",
         "_run_limit",
+        "_run_pj",
         "_tenants",
         "_when_copied",
         "_when_free",
@@ -148,6 +149,7 @@ class Lane:
         self._batches = replica.recorder.batches
         self._counters = replica.counters
         self._add_energy = replica.energy.adder(replica.energy_counters)
+        self._run_pj = replica.energy.run_meter()
         self.looks_above = replica.energy.looks_above
         # Runs no longer than this: a run cut by an arrival was computed in vain beyond the cut. Doubled when a run
         # used it up, brought down to what a cut run used; no result depends on it.
@@ -383,6 +385,42 @@ class Lane:
     def step_end_ns(self, now_ns: int) -> int:
         """Return when the step in flight ends: when the engine looks at its input again. Now, if it is idle."""
         return int(self.ends[bisect_left(self.ends, now_ns)]) if self.steps else now_ns
+
+    # -------------------------------------------------------------------------------------------------- energy
+
+    def energy_line(self) -> tuple[int, int] | None:
+        """Return what the first step of the run in flight draws, and each later one more, where that says it all.
+
+        None for runs that have chunks or may reach the limit, and for a step that waits for copies.
+        """
+        shape = self.shape
+        if shape.chunks or shape.decodes > self.looks_above or self.plan.awaited:
+            return None
+        return self.replica.energy.decodes_line_pj(shape)
+
+    def drawn_pj(self, done: int, at_ns: int, line: tuple[int, int] | None) -> int:
+        """Return what the run in flight has drawn until now, ``done`` of its steps being over; see `energy_line`."""
+        if line is not None:
+            begun_ns = int(self.ends[done - 1]) if done else self.start_ns
+            first, more = line
+            step = first + done * more
+            whole = done * first + done * (done - 1) // 2 * more
+            return whole + step * (at_ns - begun_ns) // int(self.durations[done])
+        before = self._run_pj(self.shape, self.durations, done) if done else 0
+        return before + self.begun_pj(done, at_ns)
+
+    def begun_pj(self, done: int, at_ns: int) -> int:
+        """Return what the step in flight drew until now, after ``done`` of its run, in proportion to its time.
+
+        One that waits for copies over links has drawn nothing yet: how long it takes is not known.
+        """
+        if self.plan.awaited:
+            return 0
+        begun_ns = int(self.ends[done - 1]) if done else self.start_ns
+        taken_ns = int(self.durations[done])
+        return self.replica.energy.step_dynamic_pj(self.shape, done, taken_ns) * (at_ns - begun_ns) // taken_ns
+
+    # ----------------------------------------------------------------------------------------------------- end
 
     def stop(self) -> None:
         """Apply the steps of the run in flight that ended before now; the step in flight is lost."""

@@ -338,7 +338,7 @@ class Replica:
             self.sample_until(now)
         for lane in self.lanes:
             if lane.steps:
-                self.energy_counters.own_pj += self._begun_pj(lane, lane.steps_done(now), now)
+                self.energy_counters.own_pj += lane.begun_pj(lane.steps_done(now), now)
             lane.lose(now)
         if self._active_lanes:
             self.counters.busy_ns += now - self._busy_since_ns
@@ -466,56 +466,21 @@ class Replica:
             self.energy_counters.own_pj,
         )
 
-    def _decoded_pj(self, lane: Lane, done: int) -> int:
-        """Return `_computed_pj` after ``done`` steps of a run of decodes alone that need not be looked at.
-
-        They are linear in the totals, so they needn't be gone through.
-        """
-        counters, shape, group = self.counters, lane.shape, lane.group
-        return self.energy.total_pj(
-            counters.steps + done,
-            counters.decode_tokens + done * shape.decodes,
-            counters.padding_tokens + done * shape.padding_tokens,
-            group.attended(done),
-            group.window_attended(done) if self.window is not None else 0,
-            self.energy_counters.own_pj,
-        )
-
-    def _begun_pj(self, lane: Lane, done: int, at_ns: int) -> int:
-        """Return what the step in flight drew until now, after ``done`` of its run, in proportion to its time.
-
-        One that waits for copies over links has drawn nothing yet: how long it takes is not known.
-        """
-        if lane.plan.awaited:
-            return 0
-        begun_ns = lane.start_ns if not done else int(lane.ends[done - 1])
-        taken_ns = int(lane.durations[done])
-        return self.energy.step_dynamic_pj(lane.shape, done, taken_ns) * (at_ns - begun_ns) // taken_ns
-
-    def energy_nj(self, at_ns: int, busy_ns: int) -> int:
-        """Return what the accelerators have drawn above idle until now, nanojoules; a batch was in flight so long.
+    def energy_nj(self, at_ns: int) -> int:
+        """Return what the accelerators have drawn above idle until now, nanojoules.
 
         A step in flight counts in proportion to its time.
         """
-        energy, lane = self.energy, self.lanes[0]
-        drawn, shape = energy.busy_mw * busy_ns, lane.shape
-        decodes_alone = lane.steps and not shape.chunks and 0 < shape.decodes <= lane.looks_above
-        if decodes_alone and self.num_stages == 1 and not lane.plan.awaited:
-            done = lane.steps_done(at_ns)
-            begun_ns = lane.ends[done - 1] if done else lane.start_ns
-            begun_pj = energy.decodes_pj(shape, done) * int(at_ns - begun_ns) // int(lane.durations[done])
-            return (drawn + self._decoded_pj(lane, done) + begun_pj) // 1000
-        drawn += self._computed_pj()
+        drawn = self._computed_pj() + self.energy.busy_mw * self._busy_ns(at_ns)
         for lane in self.lanes:
             if lane.steps:
-                done = lane.steps_done(at_ns)
-                drawn += energy.run_pj(lane.shape, lane.durations, done) + self._begun_pj(lane, done, at_ns)
+                drawn += lane.drawn_pj(lane.steps_done(at_ns), at_ns, lane.energy_line())
         return drawn // 1000
 
     def stop(self, now_ns: int) -> None:
         """Bring everything up to now: the run is over, and what is left stays unfinished."""
         self.sample_until(now_ns)
-        self.energy_counters.total_nj = self.energy_nj(now_ns, self._busy_ns(now_ns))
+        self.energy_counters.total_nj = self.energy_nj(now_ns)
         for lane in self.lanes:
             lane.stop()
         self.counters.busy_ns = self._busy_ns(now_ns)
@@ -556,27 +521,26 @@ class Replica:
         if not few and self.num_stages == 1 and not plan.chunks and not plan.awaited:
             self._sample_decodes(np.arange(first, end, interval))
             return
-        counters = self.counters
+        counters, append = self.counters, self.recorder.timeline.append
         running, waiting = self.num_running, len(self.waiting) + len(self.arriving)
-        kv_now, busy_ns, energy_nj = self.kv.used_blocks, 0, -1
+        kv_now, busy_mw, before_pj = self.kv.used_blocks, self.energy.busy_mw, self._computed_pj()
+        in_flight = [(lane, lane.energy_line()) for lane in self.lanes if lane.steps]
+        busy_ns = self._busy_ns(first)
         for at in range(first, end, interval):
-            kv, prefill, decode = kv_now, counters.prefill_tokens, counters.decode_tokens
-            steps, in_flight = counters.steps, False
-            for lane in self.lanes:
-                if not lane.steps:
-                    continue
-                in_flight = True
+            kv, prefill, decode, steps = kv_now, counters.prefill_tokens, counters.decode_tokens, counters.steps
+            drawn_pj = before_pj
+            if in_flight:
+                busy_ns = self._busy_ns(at)
+            for lane, line in in_flight:
                 done = lane.steps_done(at)
                 if done:
                     prefill += done * lane.shape.prefill_tokens
                     decode += done * lane.shape.decodes
                     steps += done
                     kv += lane.blocks_after_first(done + 1)  # and those of the step in flight
-            if in_flight or energy_nj < 0:  # an idle replica's stay what they are
-                busy_ns = self._busy_ns(at)
-                energy_nj = self.energy_nj(at, busy_ns)
-            row = (at, self.index, running, waiting, kv, prefill, decode, busy_ns, steps, energy_nj)
-            self.recorder.timeline.append(row)
+                drawn_pj += lane.drawn_pj(done, at, line)
+            energy_nj = (drawn_pj + busy_mw * busy_ns) // 1000
+            append((at, self.index, running, waiting, kv, prefill, decode, busy_ns, steps, energy_nj))
 
     def _sample_decodes(self, at_ns: npt.NDArray[np.int64]) -> None:
         """Take many samples at once, shape (n,), of one lane that is idle or in a run of decodes."""

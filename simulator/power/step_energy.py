@@ -178,7 +178,7 @@ class StepEnergy:
     def _cut_decodes(self, counters: EnergyCounters, shape: BatchShape, durations: Durations, limit_mw: int) -> None:
         """Take off what a run of decodes alone draws above the limit: of no step, of all, or of some of them."""
         steps = len(durations)
-        first, more = self._decodes_line_pj(shape)
+        first, more = self.decodes_line_pj(shape)
         if first + (steps - 1) * more <= limit_mw * int(min(durations)):
             return
         if first > limit_mw * int(max(durations)):
@@ -192,7 +192,7 @@ class StepEnergy:
                 counters.own_pj -= excess
                 counters.limited_ns += taken_ns
 
-    def _decodes_line_pj(self, shape: BatchShape) -> tuple[int, int]:
+    def decodes_line_pj(self, shape: BatchShape) -> tuple[int, int]:
         """Return what the first step of a run of decodes alone draws, no limit minded, and each later one more."""
         more = shape.decodes * self.attended_pj
         if self.window is not None:
@@ -268,23 +268,27 @@ class StepEnergy:
 
         return add_step
 
-    def run_pj(self, shape: BatchShape, durations: Durations, steps: int) -> int:
-        """Return what computing drew in the first ``steps`` steps of a run."""
-        if not steps:
-            return 0
-        if shape.chunks:
-            run = EnergyCounters()
-            self.adder(run)(shape, durations, steps)
-            return run.prompt_steps_pj - self.busy_mw * int(sum(durations[:steps]))
-        if shape.decodes > self.watch_above and self.limit_mw is not None:
-            room = np.asarray(durations[:steps], dtype=np.int64) * self.limit_mw
-            return sum(np.minimum(self._decodes_each_pj(shape, steps), room).tolist())
-        first, more = self._decodes_line_pj(shape)
-        return steps * first + steps * (steps - 1) // 2 * more
+    def run_meter(self) -> Callable[[BatchShape, Durations, int], int]:
+        """Return what tells, for one lane, what computing drew in the first steps of a run, picojoules."""
+        run = EnergyCounters()
+        add, busy_mw = self.adder(run), self.busy_mw
+
+        def run_pj(shape: BatchShape, durations: Durations, steps: int) -> int:
+            if shape.chunks:
+                run.prompt_steps_pj = 0
+                add(shape, durations, steps)
+                return run.prompt_steps_pj - busy_mw * int(sum(durations[:steps]))
+            if shape.decodes > self.watch_above and self.limit_mw is not None:
+                room = np.asarray(durations[:steps], dtype=np.int64) * self.limit_mw
+                return sum(np.minimum(self._decodes_each_pj(shape, steps), room).tolist())
+            first, more = self.decodes_line_pj(shape)
+            return steps * first + steps * (steps - 1) // 2 * more
+
+        return run_pj
 
     def _decodes_each_pj(self, shape: BatchShape, steps: int) -> Ints:
         """Return what each step of a run of decodes alone draws, no limit minded, shape (steps,)."""
-        first, more = self._decodes_line_pj(shape)
+        first, more = self.decodes_line_pj(shape)
         return np.arange(steps, dtype=np.int64) * more + first
 
     def decode_run_nj(

@@ -177,6 +177,6 @@ def test_the_quick_way_of_adding_is_the_plain_one() -> None:
         ENERGY.add(plain, shape, durations, steps)
         ENERGY.adder(quick)(shape, durations, steps)
         assert plain == quick
-        assert plain.own_pj == ENERGY.run_pj(shape, durations, steps) - sum(
+        assert plain.own_pj == ENERGY.run_meter()(shape, durations, steps) - sum(
             ENERGY.decodes_pj(shape, i) for i in range(steps)
         )

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from simulator.result import RunResult
     from simulator.runner import run
     from simulator.scenario import Scenario
+    from simulator.studies.compare import compare
     from simulator.studies.intervals import intervals
     from simulator.studies.search import search
     from simulator.studies.sweep import sweep
@@ -25,6 +26,7 @@ _HOMES = {
     "InputError": "simulator.errors",
     "RunResult": "simulator.result",
     "Scenario": "simulator.scenario",
+    "compare": "simulator.studies.compare",
     "intervals": "simulator.studies.intervals",
     "load_result": "simulator.write",
     "report": "simulator.reports",
@@ -38,6 +40,7 @@ __all__ = [
     "RunResult",
     "Scenario",
     "__version__",
+    "compare",
     "intervals",
     "load_result",
     "report",

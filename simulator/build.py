@@ -105,9 +105,6 @@ def load_trace(scenario: Scenario, trace: Trace | None = None) -> Trace:
     from workloads.resampling import resample_trace
 
     again = part.resample
-    if part.loop.kind != "sessions" and filtered.parent_id is not None:
-        # each turn is sent by itself, and nobody asks what came before it
-        filtered = replace(filtered, parent_id=None)
     return resample_trace(filtered, block_s=again.block_s, within_s=again.within_s, seed=scenario.seed)
 
 

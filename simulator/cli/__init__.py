@@ -1,4 +1,4 @@
-"""The command line: ``simulate run | search | policies | models | profiles | engines | keys | calibrate | trace ...``.
+"""The command line: ``simulate run | search | compare | policies | models | profiles | keys | calibrate | trace ...``.
 
 Everything that a command does is a public call of the package. This module imports nothing heavy, so that help and a
 mistyped option answer at once; commands import what they need.
@@ -18,6 +18,7 @@ from simulator.cli import lists, run_command, search_command
 
 _LAZY = {
     "calibrate": ("simulator.cli.calibrate", "Import kernel measurements."),
+    "compare": ("simulator.cli.compare_command", "Several scenarios on the same requests and seeds: which is better."),
     "report": ("simulator.cli.report_command", "From any result, one HTML page."),
     "reproduce": ("simulator.cli.reproduce_command", "Published results beside the simulator's."),
     "sweep": ("simulator.cli.sweep_command", "The same scenario with other keys, many times over."),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from simulator.cli.several import VARIANT, gather_variants
 from simulator.errors import InputError, did_you_mean
 from simulator.flags import EVERY_POOL, FLAGS, Change, changes_of
 
@@ -87,6 +88,8 @@ class RunCommand(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse; see the class."""
         own = frozenset(name for param in self.params for name in (*param.opts, *param.secondary_opts))
+        if VARIANT in own:
+            args = gather_variants(args)
         name = _value_of("--engine", args) or _engine_of_file(_value_of("--scenario", args))
         if name is not None:
             from simulator.engines import load_engine
@@ -151,9 +154,9 @@ def register_with(
     name: str,
     text: str,
     options: Sequence[tuple[str, Any, Any, Any]],
-    action: Callable[[Any, str | None, dict[str, Any]], None],
+    action: Callable[[Any, Any, dict[str, Any]], None],
     left_out: Container[str] = (),
-    cls: type[RunCommand] = RunCommand,
+    argument: tuple[Any, Any] = (str | None, typer.Argument(metavar="TRACE", help="Trace file, or bundled:NAME.")),
 ) -> None:
     """Add a command that takes a trace, everything that makes a scenario, and options of its own.
 
@@ -165,20 +168,16 @@ def register_with(
         Called with the context, the trace, and the values of all options; `scenario_of` takes the same.
     left_out
         Flags of the table that it doesn't take.
-    cls
-        Parses its arguments.
+    argument
+        Type and `typer.Argument` of what stands without an option.
     """
 
-    def command(ctx: typer.Context, trace: str | None, **values: Any) -> None:
+    def command(ctx: typer.Context, trace: Any, **values: Any) -> None:
         action(ctx, trace, values)
 
     parameters = [
         _parameter("ctx", typer.Context, inspect.Parameter.empty),
-        _parameter(
-            "trace",
-            Annotated[str | None, typer.Argument(metavar="TRACE", help="Trace file, or bundled:NAME.")],
-            None,
-        ),
+        _parameter("trace", Annotated[argument], None),
     ]
     for key, kind, option, default in _OPTIONS[:NUM_SCENARIO_OPTIONS]:
         parameters.append(_parameter(key, Annotated[kind, option], default))
@@ -193,7 +192,7 @@ def register_with(
         parameters.append(_parameter(key, Annotated[kind, option], default))
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    app.command(name, cls=cls, help=text)(command)
+    app.command(name, cls=RunCommand, help=text)(command)
 
 
 def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from simulator.cli.run_command import RunCommand, register_with, scenario_of
-from simulator.cli.several import counting, gather_variants, seeds_of, variants_of
+from simulator.cli.run_command import register_with, scenario_of
+from simulator.cli.several import counting, seeds_of, variants_of
 from simulator.errors import InputError
 
 if TYPE_CHECKING:
@@ -113,14 +113,6 @@ _OPTIONS: tuple[tuple[str, Any, Any, Any], ...] = (
     ("quiet", bool, typer.Option("--quiet", "-q", help="Print nothing but errors."), False),
     ("no_progress", bool, typer.Option("--no-progress", help="No progress bar (without a terminal: lines)."), False),
 )
-
-
-class SweepCommand(RunCommand):
-    """Takes several words after ``--variant``."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse; see the class."""
-        return super().parse_args(ctx, gather_variants(args))
 
 
 def _sweep(ctx: Any, trace: str | None, values: dict[str, Any]) -> None:
@@ -361,4 +353,4 @@ def _remarks(result: SweepResult, point: Point) -> Iterator[str]:
 
 
 app = typer.Typer()
-register_with(app, "sweep", HELP, _OPTIONS, _sweep, cls=SweepCommand)
+register_with(app, "sweep", HELP, _OPTIONS, _sweep)

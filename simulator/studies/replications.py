@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from simulator.errors import InputError
@@ -87,22 +87,22 @@ def replications(scenario: Scenario, trace: Trace, *, wanted: bool | None = None
     """
     part = scenario.workload
     if part.resample is not None:
-        return Replications(part.resample, _drawn(part.resample, "the scenario says so"))
+        return Replications(part.resample, _drawn(part.resample))
     if part.generator is not None:
         if wanted:
             raise InputError("only a replayed trace is resampled; this one is generated, anew for each seed")
-        return Replications(None, f"the generator {part.generator.kind} makes other requests with each seed")
+        return Replications(None, f"the generator {part.generator.kind} makes other requests with each")
     if wanted is False:
-        return Replications(None, "the same requests with each seed: only what draws random numbers differs")
+        return Replications(None, "the same requests with each: only what draws random numbers differs")
     why = _not_resampled(scenario, trace)
     if why and wanted:
         raise InputError(why)
     if why:
-        return Replications(None, f"the same requests with each seed, as {why}")
+        return Replications(None, f"the same requests with each, as {why}")
     span = float(trace.arrival_s[-1])
     usual = Resample()
     found = Resample(block_s=min(usual.block_s, _rounded(span / BLOCKS)), within_s=usual.within_s)
-    return Replications(found, _drawn(found, "so that seeds are other days like it; --no-resample replays it as it is"))
+    return Replications(found, _drawn(found, ", so that seeds are other days like it"))
 
 
 def _not_resampled(scenario: Scenario, trace: Trace) -> str:
@@ -111,8 +111,8 @@ def _not_resampled(scenario: Scenario, trace: Trace) -> str:
 
     if not len(trace) or not trace.arrival_s[-1] > 0:
         return "a trace whose requests all arrive at once can't be resampled"
-    if scenario.workload.loop.kind != "sessions":
-        trace = replace(trace, parent_id=None)  # as `load_trace` does
+    if scenario.workload.loop.kind == "sessions":
+        return "turns of sessions belong together and can't be resampled"
     try:
         resample_trace(trace, block_s=float(trace.arrival_s[-1]), within_s=1.0)
     except TraceError as error:
@@ -120,10 +120,10 @@ def _not_resampled(scenario: Scenario, trace: Trace) -> str:
     return ""
 
 
-def _drawn(how: Resample, why: str) -> str:
+def _drawn(how: Resample, why: str = "") -> str:
     return (
-        f"the trace drawn anew for each seed, in blocks of {how.block_s:g} s from within {how.within_s:g} s "
-        f"(workload.resample: {why})"
+        f"the trace is drawn anew for each, in blocks of {how.block_s:g} s from within {how.within_s:g} s "
+        f"(workload.resample){why}"
     )
 
 

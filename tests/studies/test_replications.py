@@ -27,7 +27,7 @@ def scenario(**workload: Any) -> Scenario:
 def test_a_replayed_trace_is_cut_into_ten_blocks_at_least() -> None:
     found = replications(scenario(), trace())  # 198 s
     assert found.resample == Resample(block_s=20.0, within_s=300.0)
-    assert "drawn anew for each seed, in blocks of 20 s from within 300 s" in found.text
+    assert "drawn anew for each, in blocks of 20 s from within 300 s" in found.text
     long = replace(trace(), arrival_s=np.arange(100) * 100.0)
     assert replications(scenario(), long).resample == Resample()
 
@@ -56,7 +56,7 @@ def test_turns_belong_together_in_the_loop_of_sessions_only() -> None:
     drawn = load_trace(scenario(resample=found.resample.model_dump()), turns)
     assert drawn.parent_id is None and not np.array_equal(drawn.arrival_s, turns.arrival_s)
     of_sessions = replications(scenario(loop="sessions"), turns)
-    assert of_sessions.resample is None and "turns belong together" in of_sessions.text
+    assert of_sessions.resample is None and "turns of sessions belong together" in of_sessions.text
 
 
 def test_a_generator_makes_other_requests_with_each_seed() -> None:

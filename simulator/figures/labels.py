@@ -49,6 +49,17 @@ def quantity(name: str) -> str:
     return shortened(_spelt(name))
 
 
+def scaled(name: str, largest: float) -> tuple[str, float]:
+    """Return what an axis says of a column whose largest value is this, and what values are multiplied by.
+
+    Seconds below one are in milliseconds.
+    """
+    said = quantity(name)
+    if said.endswith(" (s)") and abs(largest) < 1:
+        return f"{said.removesuffix('(s)')}(ms)", 1e3
+    return said, 1.0
+
+
 def _spelt(name: str) -> str:
     return " ".join(_WORDS.get(word, word) for word in name.split("_") if word)
 

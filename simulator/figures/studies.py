@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from simulator.figures.labels import quantity, shortened, wrapped
+from simulator.figures.labels import quantity, scaled, shortened, wrapped
 from simulator.figures.style import SERIES, SOFT, axes_of, context, figure_of, line_style, marker_style
 from simulator.figures.tables import checked
 from simulator.terminal import number
@@ -94,6 +94,8 @@ def sweep_line(
     frame = checked(frame, [x, y, *bounds, *([by] if by else [])], [x, y])
     numbers = frame[x].dtype.kind in "iuf"
     places = {name: place for place, name in enumerate(dict.fromkeys(frame[x]))}
+    y_label, scale = scaled(y, float(frame[y].max()))
+    frame = frame.assign(**{column: frame[column] * scale for column in (y, *bounds)})
     with context():
         axes = axes_of(ax)
         for index, (name, part) in enumerate(frame.groupby(by, sort=False) if by else [("", frame)]):
@@ -109,7 +111,7 @@ def sweep_line(
             axes.set_xticks(range(len(places)), [shortened(str(name), 18) for name in places])
             if max(len(str(name)) for name in places) * len(places) > 40:
                 axes.tick_params(axis="x", rotation=35)
-        axes.set(xlabel=quantity(x), ylabel=wrapped(quantity(y)))
+        axes.set(xlabel=quantity(x), ylabel=wrapped(y_label))
         if by:
             axes.legend()
     return figure_of(axes)
@@ -127,7 +129,8 @@ def sweep_heatmap(frame: pd.DataFrame, x: str, y: str, value: str, *, ax: Axes |
     """
     frame = checked(frame, [x, y, value], [x, y, value])
     cells = frame.pivot_table(index=y, columns=x, values=value, aggfunc="mean", sort=True, observed=True)
-    table = cells.to_numpy(dtype="float64")
+    label, scale = scaled(value, float(np.nanmax(cells.to_numpy(dtype="float64"))))
+    table = cells.to_numpy(dtype="float64") * scale
     colours = colormaps["cividis"].resampled(32)
     low, high = float(np.nanmin(table)), float(np.nanmax(table))
     norm = Normalize(low, high if high > low else low + 1)
@@ -147,7 +150,7 @@ def sweep_heatmap(frame: pd.DataFrame, x: str, y: str, value: str, *, ax: Axes |
         axes.spines[:].set_visible(False)
         if max(len(_said(name)) for name in cells.columns) * table.shape[1] > 40:
             axes.tick_params(axis="x", rotation=35)
-        figure_of(axes).colorbar(mesh, ax=axes, label=wrapped(quantity(value), 24), shrink=0.9, drawedges=False)
+        figure_of(axes).colorbar(mesh, ax=axes, label=wrapped(label, 24), shrink=0.9, drawedges=False)
         axes.set(xlabel=quantity(x), ylabel=wrapped(quantity(y)))
     return figure_of(axes)
 

@@ -95,6 +95,15 @@ def figure_of(ax: Axes) -> Figure:
     return figure
 
 
+def legend_above(axes: Axes, *, own: bool, columns: int) -> None:
+    """Put the legend above the axes; of a figure of our own, from its left edge, so that long names have room."""
+    how: dict[str, Any] = {"ncols": columns, "columnspacing": 1}
+    if own:
+        figure_of(axes).legend(loc="outside upper left", **how)
+    else:
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, **how)
+
+
 def line_style(index: int) -> dict[str, Any]:
     """Return colour and dashes of the series with this index; up to 25 differ in one or both."""
     turn, place = divmod(index, len(SERIES))

@@ -9,12 +9,15 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from simulator.figures.labels import quantity, shortened, wrapped
+from simulator.figures.labels import scaled, shortened, wrapped
 from simulator.figures.style import SERIES, SOFT, axes_of, context, figure_of, line_style, marker_style
 from simulator.figures.tables import checked
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_LONGEST = 36
+"""Characters of a line of an axis's words."""
 
 _MOST_NAMED = 8
 """Points of a front that are named below the figure; all of them are in the table that it is drawn from."""
@@ -72,6 +75,8 @@ def pareto(
     """
     frame = checked(frame, [x, y, *([label] if label else [])], [x, y])
     values = frame[x].to_numpy(dtype="float64"), frame[y].to_numpy(dtype="float64")
+    (x_label, x_scale), (y_label, y_scale) = (scaled(name, at.max()) for name, at in zip((x, y), values, strict=True))
+    values = values[0] * x_scale, values[1] * y_scale
     front = pareto_front(*values, lower_x=lower_x, lower_y=lower_y)
     order = np.flatnonzero(front)[np.argsort(values[0][front], kind="stable")]
     named = order[:_MOST_NAMED] if label else order[:0]
@@ -100,7 +105,7 @@ def pareto(
                 fontsize=9,
                 annotation_clip=False,
             )
-        axes.set(xlabel=_with_direction(x, lower_x), ylabel=_with_direction(y, lower_y))
+        axes.set(xlabel=_with_direction(x_label, lower_x), ylabel=_with_direction(y_label, lower_y))
         axes.margins(0.08)
         if label and ax is None:
             for number, place in enumerate(named, 1):
@@ -113,7 +118,8 @@ def pareto(
 
 
 def _with_direction(name: str, lower: bool) -> str:
-    return wrapped(f"{quantity(name)}, {'less' if lower else 'more'} is better")
+    said = f"{name}, {'less' if lower else 'more'} is better"
+    return said if len(said) <= _LONGEST else f"{wrapped(name, _LONGEST)},\n{'less' if lower else 'more'} is better"
 
 
 def load_goodput(frame: pd.DataFrame, *, ax: Axes | None = None) -> Figure:

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from simulator.errors import InputError
 from simulator.figures.labels import percents, shortened
 from simulator.figures.results import Floats, Result
-from simulator.figures.style import SERIES, axes_of, context, figure_of, line_style, marker_style
+from simulator.figures.style import SERIES, axes_of, context, figure_of, legend_above, line_style, marker_style
 
 _MOST_BARS = 16
 """So many replicas have a bar each; more are a line, the busiest first."""
@@ -76,7 +76,7 @@ def link_utilization(result: Result, *, ax: Axes | None = None) -> Figure:
         busy = [each["busy"] for each in links]
         axes.plot(busy, range(len(links)), linestyle="none", label="of the time in use", **marker_style(1))
         axes.set_xlabel("share of the run")
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
+        legend_above(axes, own=ax is None, columns=2)
     return figure_of(axes)
 
 

@@ -74,7 +74,7 @@ def made_by(took_s: float | None, *facts: tuple[str, str], version: str | None =
         That made the result; None: not recorded, the page then names the one that made the page.
     """
     known = version or simulator.__version__
-    known = "not known: it was not installed as a package" if known == "unknown" else known
+    known = "version not known: it was not installed as a package" if known == "unknown" else known
     items = [("Simulator" if version else "Page made by simulator", known)]
     if took_s is not None:
         items.append(("Took", duration(took_s)))

@@ -17,6 +17,7 @@ from simulator.result import RunResult
 from simulator.write import REPORT
 
 KINDS = {
+    "search.json": ("simulator.reports.of_search", "simulate search --out"),
     "study.json": ("simulator.reports.of_reproduce", "simulate reproduce --out"),
     "summary.json": ("simulator.reports.of_run", "simulate run --out"),
 }

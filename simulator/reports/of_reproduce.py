@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from simulator.reports import common
-from simulator.reports.document import Cell, Document, Section, Table, Text
+from simulator.reports.document import Block, Cell, Code, Document, Section, Table, Text
 from simulator.terminal import number
 
 
@@ -26,10 +26,28 @@ def document(directory: Path) -> Document:
             Section("The paper", [Text(study["paper"])]),
             Section("Set-up", [Text(study["setup"])]),
             Section("Why they differ", [Text(study["differences"])]),
-            common.again(shlex.join(command), None),
+            _again(shlex.join(command), study),
             common.made_by(study["took_s"]),
         ],
     )
+
+
+def _again(command: str, study: dict[str, Any]) -> Section:
+    """Return how to run the study again, and of each figure the runs that it is made of."""
+    named = [(row["what"], row.get("runs", "").split()) for row in study["rows"]]
+    section = common.again(command, None)
+    files = list(dict.fromkeys(file for _, runs in named for file in runs))
+    more: list[Block] = []
+    if files:
+        example = shlex.join(["simulate", "run", "--scenario", files[0]])
+        rows: list[list[Cell]] = [[what, "; ".join(runs) or None] for what, runs in named]
+        more += [
+            Code("One run of a figure, in the directory of the result", example),
+            Table("The runs that each figure is made of.", ("figure", "scenario files"), rows),
+        ]
+    if study.get("without_runs"):
+        more.append(Text(study["without_runs"]))
+    return Section(section.title, [*section.blocks, *more])
 
 
 def _beside(rows: list[dict[str, Any]]) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from simulator.errors import InputError
 from simulator.studies.plan_space import Plan, count_by_kind, dimensions
+from simulator.write import REPORT
 
 if TYPE_CHECKING:
     from simulator.studies.search import Row, SearchResult
@@ -19,7 +20,7 @@ SCHEMA_VERSION = 1
 PLANS = "plans.csv"
 SEARCH = "search.json"
 BEST = "best.yaml"
-OWN_FILES = frozenset({PLANS, SEARCH, BEST})
+OWN_FILES = frozenset({PLANS, SEARCH, BEST, REPORT})
 
 
 def table(result: SearchResult) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import simulator
 from simulator import InputError
 from simulator.reports.of_run import answer
 from tests.reports.page import Element, faults, read
+from tests.reports.test_of_reproduce import study
 
 ONE_SECOND = {"kind": "constant", "step_s": 1.0}
 
@@ -131,8 +131,7 @@ def test_directories_without_a_result_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_page_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
-    study = {"name": "n", "paper": "p", "claim": "c", "setup": "s", "differences": "d", "quick": True, "trace": None}
-    (tmp_path / "study.json").write_text(json.dumps({**study, "rows": [], "took_s": 1.0}), encoding="utf-8")
+    study(tmp_path)
     with pytest.raises(InputError, match=r"cannot write .*Is a directory"):
         simulator.report(tmp_path, out=tmp_path)
     with pytest.raises(InputError, match=r"cannot write .*No such file or directory"):

@@ -42,12 +42,27 @@ def reproduce(
 
 
 def _list() -> None:
+    """List the studies: a line each where the output is read by a program, wrapped beside the names on a terminal."""
+    import sys
+    import textwrap
+
     from simulator.reproduce import load_study, study_names
 
-    names = study_names()
-    width = max((len(name) for name in names), default=0)
-    for name in names:
-        typer.echo(f"{name:<{width}}  {load_study(name).claim}")
+    studies = [load_study(name) for name in study_names()]
+    width = max((len(study.name) for study in studies), default=0) + 2
+    if not sys.stdout.isatty():
+        for study in studies:
+            typer.echo(f"{study.name:<{width}}{study.claim}")
+        return
+    from shutil import get_terminal_size
+
+    columns = max(get_terminal_size().columns, width + 30)
+    for study in studies:
+        said = textwrap.wrap(f"{study.claim} ({study.paper})", columns - width)
+        typer.echo(f"{study.name:<{width}}{said[0]}")
+        for line in said[1:]:
+            typer.echo(" " * width + line)
+    typer.echo("\n'simulate reproduce NAME' runs one and sets the paper's figures beside; --quick takes seconds.")
 
 
 def _print(done: Reproduction, out: str | None) -> None:
@@ -76,7 +91,10 @@ def _print(done: Reproduction, out: str | None) -> None:
     console.print()
     console.print(table)
     quick = ", quick: figures of fewer requests and cases" if done.quick else ""
-    for label, text in (("Setup", study.setup), ("Why they differ", study.differences)):
+    notes = [("Setup", study.setup), ("Why they differ", study.differences)]
+    if study.without_runs:
+        notes.append(("Not simulated", study.without_runs))
+    for label, text in notes:
         console.print()
         console.print(Text.assemble((f"{label}. ", "bold"), text))
     console.print()

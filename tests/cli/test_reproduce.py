@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from simulator.reproduce import running
@@ -32,3 +34,11 @@ def test_figures_stand_side_by_side_with_the_explanation(cli: Cli, monkeypatch: 
     row = next(line for line in said.out.splitlines() if line.startswith("gain"))
     assert row.split() == ["gain", "2.50", "1.25", "x", "table", "9"]
     assert "Why they differ. Because." in said.out
+
+
+def test_it_says_how_to_repeat_a_figure(cli: Cli, tmp_path: Path) -> None:
+    assert "With --out DIR the scenario of each figure" in " ".join(cli("reproduce", "h2o", "--quick").out.split())
+    said = cli("reproduce", "h2o", "--quick", "-q", "--out", str(tmp_path))
+    assert "'simulate run --scenario FILE' repeats" in " ".join(said.out.split())
+    file = next((tmp_path / "runs").glob("*all-kv.yaml"))
+    assert cli("run", "--scenario", str(file)).code == 0

@@ -200,15 +200,14 @@ STUDY = Study(
     "of 60 (gaps: 128), 30 % of the mean as standard deviation. FastGen: Dynamic SplitFuse, 768 tokens a step. vLLM: "
     "its first scheduler. Effective throughput: requests/s whose first token came within a second for every 512 prompt "
     "tokens and whose exponential moving average of gaps (span 16, as in the authors' benchmark) never fell below 2, 4 "
-    "or 6 tokens/s; the best number of clients for each system.",
+    "or 6 tokens/s; the best number of clients for each system. A result doesn't hold the gaps of each request: "
+    "simulator.reproduce.tokens works them out from the steps of the same run.",
     differences="What splitting prompts does is here: gaps that no prompt lengthens, and requests that keep their pace "
     "up to the load that fills the GPUs. The rest of the engines differs. Here both have the same kernels and little "
     "time on the host, so that each computes as many tokens a second when it is full and FastGen gains little "
-    "throughput at the same latency; the paper's vLLM of 2023 peaks at half of FastGen's requests/s; it doesn't say "
-    "how much of that is kernels and host work. Nor does it say which lengths its 1.36 against 0.67 requests/s are of. "
+    "throughput at the same latency; the paper's vLLM of 2023 peaks at half of FastGen's requests/s; how much "
+    "of that is kernels and host work isn't said, nor which lengths its 1.36 against 0.67 requests/s are of. "
     "Where throughput no longer grows with clients, the latency at the same throughput depends on small differences "
     "of it. Steps of 768 tokens also mean that FastGen's P90 gap is the longer one.",
-    without_runs="Effective throughput and percentiles of gaps need the gaps of each request, which a result doesn't "
-    "hold: simulator.reproduce.tokens works them out from the steps of the same scenario.",
     run=run,
 )

@@ -27,7 +27,8 @@ def validate(
         typer.Option("--data", metavar="DIR", help="Measured data (default: ../shared/data if it is there)."),
     ] = None,
     out: Annotated[
-        str | None, typer.Option("--out", metavar="DIR", help="Write validation.csv and validation.html there.")
+        str | None,
+        typer.Option("--out", metavar="DIR", help="Write validation.csv, .html and known_errors.json there."),
     ] = None,
     only: Annotated[
         str | None, typer.Option("--only", metavar="DATASET", help="One dataset: vllm_runs, silicon or kernels.")
@@ -129,7 +130,7 @@ def _print(frame: pd.DataFrame, out: str | None) -> None:
     for costs in dict.fromkeys(frame.loc[frame["dataset"] == "measured", "costs"]):
         console.print(Text(f"\nCosts and notes: {costs}"))
     if out is not None:
-        console.print(Text(f"\nwrote {out}/validation.csv and {out}/validation.html"))
+        console.print(Text(f"\nwrote {out}/validation.csv, validation.html and known_errors.json"))
 
 
 def _print_rows(rows: pd.DataFrame, title: str, console: object) -> None:

@@ -80,7 +80,7 @@ def astuple_of(error: KnownError) -> tuple[Any, ...]:
 
 
 def _of_points(frame: pd.DataFrame) -> Iterator[KnownError]:
-    from simulator.validation.judging import cost_kind, group_of
+    from simulator.validation.judging import LEAST_ROWS, cost_kind, group_of
     from simulator.validation.subjects import accelerator_for
 
     rows = frame[(frame["dataset"] == "silicon") & frame["metric"].isin(_OF_POINTS) & frame["error"].notna()]
@@ -97,6 +97,7 @@ def _of_points(frame: pd.DataFrame) -> Iterator[KnownError]:
             median_absolute=round(float(part["error"].abs().median()), 4),
             median_signed=round(float(part["error"].median()), 4),
             source=f"serving points {group}",
+            remark="" if len(part) >= LEAST_ROWS else "too few measurements to judge by",
         )
 
 

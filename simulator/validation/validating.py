@@ -62,7 +62,7 @@ def validate(
     assumptions
         What the load generator of the serving points is taken to have done.
     out
-        Folder for ``validation.csv`` and ``validation.html``.
+        Folder for ``validation.csv``, ``validation.html`` and ``known_errors.json``.
     executor
         Where cases run; left out: in ``workers`` processes of this machine.
     workers
@@ -96,10 +96,12 @@ def validate(
     with _executor(executor, workers, len(cases)) as pool:
         frame = to_frame(run_cases(cases, pool, done))
     if folder is not None:
+        from simulator.validation.known_errors import NAME, write_known_errors
         from simulator.validation.page import write_page
 
         frame.to_csv(folder / "validation.csv", index=False)
         write_page(frame, folder / "validation.html")
+        write_known_errors(frame, folder / NAME)
     return frame
 
 

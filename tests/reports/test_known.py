@@ -65,11 +65,12 @@ def test_errors_are_medians_of_groups_and_single_runs() -> None:
         ],
         columns=["dataset", "case", "metric", "measured", "simulated", "error", "peer_error", "costs"],
     )
+    few = "too few measurements to judge by"
     server = ("h200", "vllm", "llama-3.1-70b")
     found = known_errors(frame)
     assert found == [
-        KnownError(*server, "fitted", "tpot_mean", 3, 0.2, 0.1, f"serving points {point[1]}"),
-        KnownError(*server, "measured", "tpot_mean", 1, 0.5, 0.5, f"serving points {point[1]}"),
+        KnownError(*server, "fitted", "tpot_mean", 3, 0.2, 0.1, f"serving points {point[1]}", few),
+        KnownError(*server, "measured", "tpot_mean", 1, 0.5, 0.5, f"serving points {point[1]}", few),
         KnownError(
             "rtx-pro-6000", "vllm", "qwen3-32b", "measured", "ttft_p99", 1, 0.01, 0.01,
             "vLLM run rtxpro6000_qwen3-32b_tp2",

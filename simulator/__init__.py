@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from simulator.errors import InputError
+    from simulator.planning.planner import plan
     from simulator.reports import report
     from simulator.result import RunResult
     from simulator.runner import run
@@ -29,6 +30,7 @@ _HOMES = {
     "compare": "simulator.studies.compare",
     "intervals": "simulator.studies.intervals",
     "load_result": "simulator.write",
+    "plan": "simulator.planning.planner",
     "report": "simulator.reports",
     "run": "simulator.runner",
     "search": "simulator.studies.search",
@@ -43,6 +45,7 @@ __all__ = [
     "compare",
     "intervals",
     "load_result",
+    "plan",
     "report",
     "run",
     "search",

@@ -19,6 +19,7 @@ from simulator.cli import lists, run_command, search_command
 _LAZY = {
     "calibrate": ("simulator.cli.calibrate", "Import kernel measurements."),
     "compare": ("simulator.cli.compare_command", "Several scenarios on the same requests and seeds: which is better."),
+    "plan": ("simulator.cli.plan_command", "The cheapest fleet for a trace and objectives, with its proof."),
     "report": ("simulator.cli.report_command", "From any result, one HTML page."),
     "reproduce": ("simulator.cli.reproduce_command", "Published results beside the simulator's."),
     "sweep": ("simulator.cli.sweep_command", "The same scenario with other keys, many times over."),

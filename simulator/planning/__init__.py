@@ -1,0 +1,1 @@
+"""Capacity plans: from requests, objectives and priced GPUs to the cheapest fleet that simulation shows to do."""

@@ -1,0 +1,104 @@
+"""Every cheaper fleet, simulated: what makes the answer the cheapest of the enumeration by construction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from simulator.planning.configurations import Configuration
+from simulator.planning.fleets import PRICE_GRAIN, Fleet, cheaper
+from simulator.planning.proving import Prover, Run
+
+MOST_FLEETS = 300
+"""Cheaper fleets that are simulated at most, those with the most capacity: a choice; the others are counted."""
+AT_ONCE = 8
+"""Fleets that are begun together: when one of them does, dearer ones are simulated no more. A choice."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A cheaper fleet, and why it isn't the plan.
+
+    Attributes
+    ----------
+    nominal
+        What its capacities add up to, as a share of the requests.
+    runs
+        It on the trace and, where it did there, on seeds; empty where it was not simulated.
+    """
+
+    fleet: Fleet
+    nominal: float
+    runs: tuple[Run, ...]
+
+    @property
+    def failed_on(self) -> Run | None:
+        """The run that it failed on; None: it was not simulated."""
+        return next((run for run in self.runs if not run.met), None)
+
+
+@dataclass(frozen=True)
+class Enumeration:
+    """What became of every fleet that is cheaper than the plan.
+
+    Attributes
+    ----------
+    fleet
+        The plan: the cheapest that does.
+    tried
+        Cheaper fleets, all simulated, all failed; dearest first.
+    untried
+        How many cheaper fleets were not simulated, for want of capacity.
+    untried_below
+        Their capacities add up to no more than this share of the requests.
+    """
+
+    fleet: Fleet
+    tried: tuple[Tried, ...]
+    untried: int = 0
+    untried_below: float = 0.0
+
+
+def enumerate_cheaper(
+    prover: Prover, able: Sequence[Configuration], first: Fleet, expect: Callable[[int], None] = lambda more: None
+) -> Enumeration:
+    """Simulate every fleet cheaper than one that does; the cheapest that does is the plan.
+
+    Parameters
+    ----------
+    able
+        Configurations that fleets are made of.
+    first
+        A fleet that does.
+    expect
+        Told how many simulations are to come.
+    """
+    fleets = sorted(cheaper(able, first.price), key=lambda fleet: (-_nominal(prover, fleet), fleet.price, fleet.text))
+    smaller = {first.changed(each, -1) for each, _ in first.parts}
+    fleets = [*(each for each in fleets[:MOST_FLEETS]), *(each for each in fleets[MOST_FLEETS:] if each in smaller)]
+    everything = sum(1 for _ in cheaper(able, first.price))
+    best = first
+    left = list(fleets)
+    expect(len(left))
+    while left:
+        now, left = left[:AT_ONCE], left[AT_ONCE:]
+        found = prover.first_that_holds(now)
+        if found is not None and found.price < best.price - PRICE_GRAIN:
+            best = found
+            left = [each for each in left if each.price < best.price - PRICE_GRAIN]
+    below = [each for each in fleets if each.price < best.price - PRICE_GRAIN]
+    tried = [Tried(each, _nominal(prover, each), tuple(prover.of(each))) for each in below]
+    untried = everything - len(fleets)
+    return Enumeration(
+        best,
+        tuple(sorted(tried, key=lambda each: (-each.fleet.price, each.fleet.text))),
+        untried,
+        min((_nominal(prover, each) for each in fleets[:MOST_FLEETS]), default=0.0) if untried else 0.0,
+    )
+
+
+def _nominal(prover: Prover, fleet: Fleet) -> float:
+    return sum(number * prover.weights[configuration] for configuration, number in fleet.parts)
+
+
+__all__ = ["Enumeration", "Tried", "enumerate_cheaper"]

@@ -1,0 +1,135 @@
+"""A plan for a terminal: the answer, its proof, what else there was, what it took."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from simulator.planning.files import answer
+from simulator.terminal import number, percent, plural
+
+if TYPE_CHECKING:
+    from simulator.planning.planner import PlanResult
+
+_CONFIGURATIONS = 8
+_CHEAPER = 6
+
+
+def show(result: PlanResult, out: str | None) -> None:
+    """Print a plan."""
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 130)
+    console.print(Text(answer(result), style="bold"))
+    console.print()
+    console.print(_fleet(result))
+    console.print()
+    for style, line in proof(result):
+        console.print(Text(line, style=style))
+    console.print()
+    console.print(_configurations(result))
+    left = len(result.candidates) - _CONFIGURATIONS
+    if left > 0:
+        console.print(Text(f"and {plural(left, 'configuration')} more in configurations.csv (--out)", style="dim"))
+    console.print()
+    for each in result.choices:
+        console.print(Text(f"Price of {each.gpu}: ${each.price:g} a GPU and hour ({each.source})", style="dim"))
+    for note in result.notes:
+        console.print(Text(f"Note: {note}", style="dim"))
+    console.print(Text(took(result), style="dim"))
+    if out is not None:
+        console.print(
+            f"Written to {out}: plan.json, configurations.csv, fleets.csv; simulate run --scenario "
+            f"{out}/fleet.yaml runs the plan again"
+        )
+
+
+def _fleet(result: PlanResult) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("replicas", justify="right")
+    table.add_column("of", no_wrap=True)
+    table.add_column("GPUs", justify="right")
+    table.add_column("$ an hour", justify="right")
+    table.add_column("busy", justify="right")
+    table.add_column("KV peak", justify="right")
+    summary = result.runs[0].summary
+    pools = summary["pools"]
+    for (each, count), pool in zip(result.fleet.parts, pools, strict=True):
+        replicas = [row for row in summary["replicas"] if row["pool"] == pool["name"]]
+        busy = [row["utilization"] for row in replicas if row["utilization"] is not None]
+        peaks = [row["peak_kv_utilization"] for row in replicas if row.get("peak_kv_utilization") is not None]
+        table.add_row(
+            str(count),
+            each.text,
+            str(count * each.gpus),
+            f"{count * each.price:,.2f}",
+            percent(sum(busy) / len(busy)) if busy else "-",
+            percent(max(peaks)) if peaks else "-",
+        )
+    return table
+
+
+def proof(result: PlanResult) -> Iterator[tuple[str, str]]:
+    """Yield the lines of the proof, each with its style."""
+    for run in result.runs:
+        yield "green" if run.met else "red", f"On {run.where}: meets {'; '.join(run.misses)}"
+    if len(result.runs) > 1:
+        yield "dim", f"Seeds: {result.seeds_vary}"
+    if not result.removals:
+        yield "", "One replica fewer: none would be left"
+    for fleet, runs in result.removals:
+        failed = [run for run in runs if not run.met]
+        where = "everywhere" if len(failed) == len(runs) else " and ".join(run.where for run in failed)
+        said = f"fails on {where} ({'; '.join(failed[0].misses)})" if failed else "MEETS the objectives"
+        yield "", f"One replica fewer, {fleet.text}: {said}"
+    tried = result.enumeration.tried
+    yield "", f"Cheaper fleets of the configurations in question: {len(tried)}, all simulated, all fail; the dearest:"
+    for each in tried[:_CHEAPER]:
+        failed_on = each.failed_on
+        said = "" if failed_on is None else f"on {failed_on.where}: {'; '.join(failed_on.misses)}"
+        yield "dim", f"  ${each.fleet.price:,.2f}  {each.fleet.text}: {said}"
+    if result.enumeration.untried:
+        yield (
+            "yellow",
+            (
+                f"{result.enumeration.untried:,} cheaper fleets were not simulated: their capacities add up to "
+                f"{percent(result.enumeration.untried_below)} of the requests at most"
+            ),
+        )
+
+
+def _configurations(result: PlanResult) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("one replica of", no_wrap=True)
+    table.add_column("$ an hour", justify="right")
+    table.add_column("serves", justify="right")
+    table.add_column("$ for all", justify="right")
+    table.add_column("remark", overflow="fold")
+    for each in result.candidates[:_CONFIGURATIONS]:
+        share = each.share
+        table.add_row(
+            each.configuration.text,
+            f"{each.configuration.price:,.2f}",
+            f"{number(share * result.rate)}/s",
+            f"{each.configuration.price / share:,.2f}" if share else "-",
+            each.dropped,
+        )
+    missing = {each.gpu for each in result.choices} - {
+        each.configuration.choice.gpu for each in result.candidates[:_CONFIGURATIONS]
+    }
+    for gpu in sorted(missing):
+        for each in [one for one in result.candidates if one.configuration.choice.gpu == gpu][:1]:
+            table.add_row(each.configuration.text, f"{each.configuration.price:,.2f}", "-", "-", each.dropped)
+    return table
+
+
+def took(result: PlanResult) -> str:
+    """Return what a plan took, by part."""
+    parts = ", ".join(f"{name} {seconds:,.1f} s" for name, seconds in result.took_s.items() if name != "all")
+    return f"Took {result.took_s['all']:,.1f} s ({parts})"
+
+
+__all__ = ["proof", "show", "took"]

@@ -218,7 +218,9 @@ def _rows(rows: catalogues.Rows, kind: str) -> str:
 
 
 def python_page() -> str:
-    """Return directives that Sphinx's ``autodoc`` follows: the public functions of the package, then its classes."""
+    """Return directives that Sphinx's ``autodoc`` follows: public functions, those that draw, and classes."""
+    from simulator import figures
+
     public = {name: getattr(simulator, name) for name in simulator.__all__}
     functions = [_autodoc("autofunction", name, "") for name, value in public.items() if inspect.isfunction(value)]
     classes = []
@@ -227,7 +229,10 @@ def python_page() -> str:
             fields = getattr(value, "model_fields", {})  # those of a scenario are on the page of its keys
             options = ":members:" + (f"\n   :exclude-members: model_config, {', '.join(fields)}" if fields else "")
             classes.append(_autodoc("autoclass", f"{name}()" if fields else name, options))
-    return _JOIN.join([*functions, *classes])
+    drawn = [_autodoc("autofunction", f"figures.{name}", "") for name in sorted(figures.__all__)]
+    return _JOIN.join(
+        ["## Calls", *functions, "## Figures", "`from simulator import figures`", *drawn, "## Classes", *classes]
+    )
 
 
 def _autodoc(directive: str, signature: str, options: str) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import simulator
 from hardware_profiles import list_accelerators, list_nodes
 from policies import registry
+from simulator import cli
 from simulator.engines import list_engines
 from simulator.models import list_models
 from simulator.presets import list_presets
@@ -94,6 +96,14 @@ def test_every_command_is_there_with_those_of_its_group() -> None:
     for command in all_commands():
         assert set(command.commands) <= set(words)
         assert markdown.anchor("command", command.words) in targets(TEXTS["commands"])
+
+
+def test_help_of_every_command_is_plain() -> None:
+    """A command's own application is made as the others are: no frames around help, no options for completion."""
+    for command in all_commands():
+        assert not [option for option in command.options if "completion" in option.names], command.words
+    for module, _ in cli._LAZY.values():
+        assert importlib.import_module(module).app.rich_markup_mode is None, module
 
 
 def test_every_public_function_and_class_is_asked_for() -> None:

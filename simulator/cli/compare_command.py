@@ -288,6 +288,6 @@ def verdict_notes(result: CompareResult, words: set[str]) -> list[str]:
     return found
 
 
-app = typer.Typer()
+app = typer.Typer(name="compare", add_completion=False, rich_markup_mode=None)
 _SOURCES = typer.Argument(metavar="[TRACE] [SCENARIO.yaml ...]", help="Trace file, or bundled:NAME; scenario files.")
 register_with(app, "compare", HELP, _OPTIONS, _compare, argument=(list[str] | None, _SOURCES))

@@ -352,5 +352,5 @@ def _remarks(result: SweepResult, point: Point) -> Iterator[str]:
         yield f"{number(unserved)} not served"
 
 
-app = typer.Typer()
+app = typer.Typer(name="sweep", add_completion=False, rich_markup_mode=None)
 register_with(app, "sweep", HELP, _OPTIONS, _sweep)

@@ -107,7 +107,7 @@ def test_help_of_every_command_is_plain() -> None:
 
 
 def test_every_public_function_and_class_is_asked_for() -> None:
-    asked = set(re.findall(r"^\.\. auto(?:function|class):: simulator\.(\w+)", TEXTS["python"], re.MULTILINE))
+    asked = set(re.findall(r"^\.\. auto(?:function|class):: simulator\.(\w+)(?:\(\))?$", TEXTS["python"], re.MULTILINE))
     public = {name for name in simulator.__all__ if callable(getattr(simulator, name))}
     assert {"run", "Scenario"} <= asked <= public
     assert "model_config" in TEXTS["python"]  # left out

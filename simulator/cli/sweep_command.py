@@ -143,7 +143,7 @@ def _sweep(ctx: Any, trace: str | None, values: dict[str, Any]) -> None:
         _print(result, show_all=values["show_all"], out=values["out"], store=store)
     if result.interrupted:
         raise typer.Exit(130)
-    if result.failed:
+    if result.failed or result.lost:
         raise typer.Exit(1)
 
 
@@ -209,15 +209,20 @@ def _print(result: SweepResult, *, show_all: bool, out: str | None, store: Any) 
     from simulator.terminal import plural, span
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 130)
-    if result.interrupted:
-        console.print(Text("INTERRUPTED: of the runs that were simulated until then.", style="bold yellow"))
+    if result.interrupted or result.lost:
+        what = "INTERRUPTED" if result.interrupted else "THE CLUSTER WAS LOST"
+        console.print(Text(f"{what}: of the runs that were simulated until then.", style="bold yellow"))
     console.print(Text(headline(result), style="bold"))
     console.print()
-    points = result.ranked()
+    begun = {run.point.name for run in result.runs if run.done is not None}
+    points = [point for point in result.ranked() if point.name in begun]
     shown = points if show_all else points[:_SHOWN]
-    console.print(_fitting(result, shown, console))
-    console.print()
+    if shown:
+        console.print(_fitting(result, shown, console))
+        console.print()
     lines = []
+    if len(points) < len(result.points):
+        lines.append(("Left out", f"{plural(len(result.points) - len(points), 'point')}, not begun"))
     if len(shown) < len(points):
         lines.append(("Not shown", f"{plural(len(points) - len(shown), 'point')}; --all lists them"))
     where = "nothing is kept (--no-store)" if store is None else f"results are kept in {store}"
@@ -235,9 +240,9 @@ def _print(result: SweepResult, *, show_all: bool, out: str | None, store: Any) 
     lines.append(("Took", span(result.took_s)))
     if out is not None:
         lines.append(("Results in", f"{out}"))
-        first = result.points.index(points[0]) + 1
-        again = f"simulate run --scenario {Path(out) / scenario_file(first)} --seed {result.seeds[0]}"
-        lines.append(("Again", f"{again}   ({points[0].name})"))
+        first = (points or result.points)[0]
+        file = Path(out) / scenario_file(result.points.index(first) + 1)
+        lines.append(("Again", f"simulate run --scenario {file} --seed {result.seeds[0]}   ({first.name})"))
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
@@ -341,7 +346,7 @@ def _remarks(result: SweepResult, point: Point) -> Iterator[str]:
     if failed:
         yield "failed" if len(failed) == len(runs) else f"{len(failed)} of {len(runs)} runs failed"
     if missing:
-        yield "not run" if missing == len(runs) else f"{missing} of {len(runs)} runs left out"
+        yield f"{missing} of {len(runs)} runs left out"
     means = result.mean_figures(point)
     if means.get("overloaded"):
         yield "overloaded"

@@ -32,6 +32,7 @@ from simulator.studies.points import Outcome, Task
 from simulator.studies.replications import list_seeds
 from simulator.studies.search import MIN_ATTAINMENT, Target, target
 from simulator.studies.store import Done, Store, default_store, run_kept
+from simulator.studies.workers import ExecutorLostError
 from simulator.write import plain
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int, str], None]
 """Told how many runs have ended, of how many, and the last one's point."""
-NOT_RUN = "interrupted before it was simulated"
-"""Reason of a run that an interrupt left out."""
+NOT_RUN = "the sweep ended before it was simulated"
+"""Reason of a run that was left out."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Run:
     Attributes
     ----------
     done
-        What came of it; None: the sweep was interrupted before.
+        What came of it; None: the sweep ended before.
     """
 
     point: Point
@@ -88,8 +89,8 @@ class SweepResult:
         What points are ranked by; None: they are not.
     notes
         What to know of the figures.
-    interrupted
-        Whether runs are missing because the sweep was interrupted.
+    interrupted, lost
+        Whether runs are missing because the sweep was interrupted, or because the executor or cluster ended before it.
     took_s
         Wall time, seconds.
     """
@@ -102,6 +103,7 @@ class SweepResult:
     by: Target | None
     notes: tuple[str, ...]
     interrupted: bool
+    lost: bool
     took_s: float
 
     @property
@@ -306,7 +308,7 @@ def run_sweep(
     with _executor(cluster, executor) as chosen:
         if chosen is not None:
             tasks = [_addressed(task) for task in tasks]
-        done, interrupted = _simulated(tasks, runs, keeper, workers, chosen, progress)
+        done, ended = _simulated(tasks, runs, keeper, workers, chosen, progress)
     runs = [replace(run, done=done.get(place)) for place, run in enumerate(runs)]
     result = SweepResult(
         base=base,
@@ -316,11 +318,12 @@ def run_sweep(
         runs=tuple(runs),
         by=wanted,
         notes=tuple(_notes(runs, numbers, trace)),
-        interrupted=interrupted,
+        interrupted=ended == "interrupted",
+        lost=ended == "lost",
         took_s=time.perf_counter() - begun,
     )
     outcomes = [run.done.outcome for run in runs if run.done is not None]
-    if not interrupted and not any(each.is_defect or not each.failure for each in outcomes):
+    if outcomes and not ended and not any(each.is_defect or not each.failure for each in outcomes):
         count = "the only run failed" if len(runs) == 1 else f"all {len(runs):,} runs failed"
         raise InputError(f"{count}; point {runs[0].point.name}: {outcomes[0].failure}")
     if place is not None:
@@ -406,16 +409,18 @@ def _simulated(
     workers: int | None,
     executor: Executor | None,
     progress: Progress,
-) -> tuple[dict[int, Done], bool]:
-    """Return what came of each task, and whether Ctrl-C came."""
+) -> tuple[dict[int, Done], str]:
+    """Return what came of each task, and what ended the sweep too early: ``interrupted``, ``lost`` or nothing."""
     done: dict[int, Done] = {}
     try:
         for place, each in run_kept(tasks, store, workers=workers, executor=executor):
             done[place] = each
             progress(len(done), len(tasks), runs[place].point.name)
     except KeyboardInterrupt:
-        return done, True
-    return done, False
+        return done, "interrupted"
+    except ExecutorLostError:
+        return done, "lost"
+    return done, ""
 
 
 def _notes(runs: Sequence[Run], seeds: Sequence[int], trace: Trace | None) -> Iterator[str]:

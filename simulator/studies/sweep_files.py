@@ -141,6 +141,7 @@ def described(result: SweepResult) -> dict[str, Any]:
         "kept": result.kept,
         "simulated": result.simulated,
         "interrupted": result.interrupted,
+        "lost": result.lost,
         "notes": result.notes,
         "sources": sources(result),
         "took_s": result.took_s,

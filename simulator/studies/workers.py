@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import TypeVar
@@ -20,6 +20,10 @@ Result = TypeVar("Result")
 
 _ORPHAN_S = 1.0
 """How often a process looks whether the one that started it is still there, seconds: a choice."""
+
+
+class ExecutorLostError(InputError):
+    """An executor that was given up on its tasks, as that of a cluster whose scheduler has gone."""
 
 
 def run_tasks(
@@ -45,6 +49,8 @@ def run_tasks(
 
     Raises
     ------
+    ExecutorLostError
+        If the executor that was given ended before its tasks; what was yielded before is the caller's.
     KeyboardInterrupt
         On Ctrl-C, with tasks that run ended and those that wait given up; what was yielded before is the caller's.
     """
@@ -94,6 +100,8 @@ def _elsewhere(
         place = futures.pop(future)
         try:
             result = future.result()
+        except CancelledError:  # not by us: whoever gives up on a study reads no more of this
+            raise ExecutorLostError("the executor ended before its tasks; what came until then is kept") from None
         except Exception:  # whatever the executor raises: the work itself raises nothing
             result = died(tasks[place])
         yield place, result

@@ -228,7 +228,7 @@ def _print(result: SweepResult, *, show_all: bool, out: str | None, store: Any) 
     where = "nothing is kept (--no-store)" if store is None else f"results are kept in {store}"
     lines.append(("Runs", f"{result.simulated:,} simulated, {result.kept:,} there already; {where}"))
     if len(result.seeds) > 1:
-        lines.append(("Intervals", f"{CONFIDENCE:.0%}, Student's t over {len(result.seeds)} seeds"))
+        lines.append(("Intervals", f"{100 * CONFIDENCE:g} %, Student's t over {len(result.seeds)} seeds"))
     reasons: dict[str, int] = {}
     for run in result.failed:
         reasons[run.failure] = reasons.get(run.failure, 0) + 1
@@ -296,7 +296,8 @@ def _fitting(result: SweepResult, points: Sequence[Point], console: Console) -> 
         columns = [own, *(each for each in columns if each != own)]
     while True:
         table = _table(result, points, columns)
-        if len(columns) <= 1 or console.measure(table).maximum <= console.width:
+        needed = console.measure(table, options=console.options.update(width=10_000)).maximum
+        if len(columns) <= 2 or needed <= console.width:
             return table
         columns.pop()
 
@@ -305,13 +306,13 @@ def _table(result: SweepResult, points: Sequence[Point], columns: Sequence[tuple
     from rich.table import Table
     from rich.text import Text
 
-    from simulator.studies.design import labels_of, shown
+    from simulator.studies.design import labels_of, name_of, shown
     from simulator.studies.intervals import interval
     from simulator.terminal import number
 
     keys = list(result.points[0].keys)
-    alike = all(list(point.keys) == keys for point in result.points) and _is_named_by_keys(result)
     labels = labels_of(keys)
+    alike = all(list(point.keys) == keys and point.name == name_of(point.keys, labels) for point in result.points)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     if result.by is not None:
         table.add_column("#", justify="right")
@@ -330,10 +331,6 @@ def _table(result: SweepResult, points: Sequence[Point], columns: Sequence[tuple
         remarks = Text(", ".join(_remarks(result, point)))
         table.add_row(*([str(place)] if result.by is not None else []), *cells, remarks)
     return table
-
-
-def _is_named_by_keys(result: SweepResult) -> bool:
-    return all("=" in point.name for point in result.points)
 
 
 def _remarks(result: SweepResult, point: Point) -> Iterator[str]:

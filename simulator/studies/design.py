@@ -333,12 +333,16 @@ def _combined(sets: Sequence[Sequence[tuple[str, Mapping[str, Any]]]]) -> list[P
     points: dict[str, Point] = {}
     for members in product(*sets):
         keys = {name: value for _, each in members for name, value in each.items()}
-        names = [name or ", ".join(f"{labels[k]}={shown(v)}" for k, v in each.items()) for name, each in members]
-        name = ", ".join(names)
+        name = ", ".join(name or name_of(each, labels) for name, each in members)
         if name in points:
             raise InputError(f"two points are called {name!r}; a point is of use once (seeds are its replications)")
         points[name] = Point(name, keys)
     return list(points.values())
+
+
+def name_of(keys: Mapping[str, Any], labels: Mapping[str, str]) -> str:
+    """Return the name of a point that has none of its own; ``labels`` of `labels_of`."""
+    return ", ".join(f"{labels[key]}={shown(value)}" for key, value in keys.items())
 
 
 def labels_of(names: Iterable[str]) -> dict[str, str]:
@@ -365,6 +369,7 @@ __all__ = [
     "changes_of",
     "labels_of",
     "make_design",
+    "name_of",
     "scenario_at",
     "shown",
     "values_of",

@@ -54,7 +54,7 @@ def test_it_prints_a_row_a_point_the_best_and_where_everything_is(
         "--vary",
         "max-num-seqs=1,64",
         "--vary",
-        "rate-scale=1..2:2",
+        "tp=1..2:2",
         "--by",
         "ttft_p99",
         "--out",
@@ -62,8 +62,8 @@ def test_it_prints_a_row_a_point_the_best_and_where_everything_is(
     ]
     code, out, err = cli(*args)
     assert (code, err) == (0, "")
-    assert out.startswith("4 points, 1 seed: 4 runs. Best by ttft_p99: max_num_seqs=64, rate_scale=1: ")
-    assert re.search(r"#\s+max_num_seqs\s+rate_scale\s+TTFT p99 \(s\)\*", out)
+    assert out.startswith("4 points, 1 seed: 4 runs. Best by ttft_p99: max_num_seqs=64, tp=1: ")
+    assert re.search(r"#\s+max_num_seqs\s+tp\s+TTFT p99 \(s\)\*", out)
     assert re.search(r"^1\s+64\s+1\s", out, re.MULTILINE)
     assert "4 simulated, 0 there already; results are kept in" in out
     command = next(line for line in out.splitlines() if "simulate run --scenario" in line)
@@ -77,7 +77,7 @@ def test_seeds_give_intervals_and_points_that_fail_their_reason(cli: Callable[..
     code, out, _ = cli("--vary", "tp=1,3", "--seeds", "2", "--set", "workload.resample={block_s: 1}")
     assert code == 1
     assert "2 points, 2 seeds: 4 runs, 2 failed." in out
-    assert "±" in out and "95%, Student's t over 2 seeds" in out
+    assert "±" in out and "95 %, Student's t over 2 seeds" in out
     assert re.search(r"Failed\s+2 runs: parallel plan: tp=3 does not split the 32 heads", out)
 
 

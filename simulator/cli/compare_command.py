@@ -251,11 +251,11 @@ def _details(
     result: CompareResult, rows: Sequence[Mapping[str, Any]], show_all: bool, out: str | None
 ) -> list[tuple[str, str]]:
     """Return the lines below the table, label and text."""
-    from simulator.studies.compare_words import judged, request_line
+    from simulator.studies.compare_words import request_line, verdict_notes
     from simulator.terminal import plural, span
 
     lines = [("Seeds", result.seeds_text)]
-    lines += [("Verdicts", text) for text in verdict_notes(result, {judged(row) for row in rows})]
+    lines += [("Verdicts", text) for text in verdict_notes(rows)]
     for name, pairs in result.requests.items():
         lines.append(("Requests", f"{name}, seed {result.seeds[0]}: {request_line([vars(pair) for pair in pairs])}"))
     for side in result.sides:
@@ -272,22 +272,6 @@ def _details(
     return lines
 
 
-def verdict_notes(result: CompareResult, words: set[str]) -> list[str]:
-    """Return what the words of the last column mean, those that are there."""
-    others = len(result.sides) - 1
-    found = []
-    if words & {"better", "worse", "not shown"}:
-        found.append(
-            "better, worse: Student's 95 % interval over paired seeds leaves no difference out"
-            + (f", corrected for {others} sides a metric (Holm)" if others > 1 else "")
-            + "; not shown: it doesn't; same: all of it lies within 1 % (shares: 0.1 points)"
-        )
-        found.append("metrics are not corrected for their number: of twenty without a difference, one may be marked")
-    if words & {"(better)", "(worse)"}:
-        found.append(f"(better), (worse): by this interval alone, and no more after the correction for {others} sides")
-    return found
-
-
 app = typer.Typer(name="compare", add_completion=False, rich_markup_mode=None)
-_SOURCES = typer.Argument(metavar="[TRACE] [SCENARIO.yaml ...]", help="Trace file, or bundled:NAME; scenario files.")
+_SOURCES = typer.Argument(metavar="TRACE|SCENARIO.yaml", help="Trace file, or bundled:NAME; scenario files.")
 register_with(app, "compare", HELP, _OPTIONS, _compare, argument=(list[str] | None, _SOURCES))

@@ -5,7 +5,7 @@ axes of your own; without, it makes a figure that a notebook shows and that ``fi
 touches pyplot.
 """
 
-from simulator.figures.latency import cdf_points, latency_cdf
+from simulator.figures.latency import cdf, cdf_points, latency_cdf
 from simulator.figures.over_time import over_time, timeline
 from simulator.figures.results import latencies
 from simulator.figures.studies import forest, sweep_heatmap, sweep_line
@@ -14,6 +14,7 @@ from simulator.figures.tradeoffs import load_goodput, pareto, pareto_front
 from simulator.figures.utilization import gpu_utilization, link_utilization
 
 __all__ = [
+    "cdf",
     "cdf_points",
     "forest",
     "gpu_utilization",

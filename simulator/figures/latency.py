@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,6 +73,32 @@ def latency_cdf(
     with context():
         axes = axes_of(ax)
         _draw(axes, series, limits, LATENCIES[latency])
+    return figure_of(axes)
+
+
+def cdf(
+    series: Mapping[str, Floats], latency: str = "ttft_s", *, limits: Sequence[float] = (), ax: Axes | None = None
+) -> Figure:
+    """Draw how latencies are distributed that are given as numbers: by name, seconds.
+
+    Parameters
+    ----------
+    latency
+        What they are, as for `latency_cdf`.
+    limits
+        Objectives, seconds.
+
+    Raises
+    ------
+    InputError
+        If there are none.
+    """
+    known = {name: np.asarray(values, dtype=np.float64) for name, values in series.items() if len(values)}
+    if not known:
+        raise InputError(f"no request has a {LATENCIES[latency]}: nothing to draw")
+    with context():
+        axes = axes_of(ax)
+        _draw(axes, known, sorted(limits), LATENCIES[latency])
     return figure_of(axes)
 
 

@@ -49,11 +49,12 @@ def own(row: Row, scale: float) -> str:
     """Return a side's mean and half of its interval, without the unit."""
     if row["mean"] is None:
         return "-"
-    mean = f"{row['mean'] * scale:.1f}" if METRICS[row["metric"]].is_share else number(row["mean"] * scale)
+    mean = f"{row['mean'] * scale:.2f}" if METRICS[row["metric"]].is_share else number(row["mean"] * scale)
     if row["high"] is None:
         return mean
-    decimals = len(mean.partition(".")[2])
-    return f"{mean} ± {(row['high'] - row['mean']) * scale:,.{decimals}f}"
+    half = (row["high"] - row["mean"]) * scale
+    rounded = f"{half:,.{len(mean.partition('.')[2])}f}"
+    return f"{mean} ± {rounded if float(rounded.replace(',', '')) else _short(half)}"
 
 
 def change(row: Row) -> str:
@@ -103,7 +104,7 @@ def judged(row: Row) -> str:
     return "(better)" if up == METRICS[row["metric"]].higher_is_better else "(worse)"
 
 
-def sentence(rows: Sequence[Row], side: str, seeds: int) -> str:
+def sentence(rows: Sequence[Row], side: str, seeds: int, told: Sequence[str] = TOLD) -> str:
     """Return what a comparison says of one side.
 
     Parameters
@@ -112,24 +113,34 @@ def sentence(rows: Sequence[Row], side: str, seeds: int) -> str:
         Of all sides.
     seeds
         Number of replications.
+    told
+        Names of the metrics that it is about, as far as there are such figures.
     """
     mine = {row["metric"]: row for row in rows if row["side"] == side and row["pairs"]}
-    told = [mine[name] for name in TOLD if name in mine]
-    if not told:
+    told_rows = [mine[name] for name in told if name in mine]
+    if not told_rows:
         return f"{side}: there is nothing to compare."
-    start = f"{side} against {told[0]['baseline']}: "
-    if all(row["verdict"] is None for row in told):
-        listed = ", ".join(f"{_label(row)} {change(row)}" for row in told)
+    start = f"{side} against {told_rows[0]['baseline']}: "
+    if all(row["verdict"] is None for row in told_rows):
+        listed = ", ".join(f"{_label(row)} {change(row)}" for row in told_rows)
         return f"{start}{listed}; of one replication, so no more than that run's differences."
+    starts = {
+        "same": "the same in",
+        "unclear": f"no difference that {seeds} seeds show in",
+        None: "of one pair of runs",
+    }
     parts = []
-    for word in ("better", "worse"):
-        found = [f"{_label(row)} ({_brief(row)})" for row in told if row["verdict"] == word]
-        parts += [f"{word} in {_listed(found)}"] if found else []
-    same = [_label(row) for row in told if row["verdict"] == "same"]
-    parts += [f"the same in {_listed(same)}"] if same else []
-    unclear = [_label(row) for row in told if row["verdict"] == "unclear"]
-    parts += [f"no difference that {seeds} seeds show in {_listed(unclear)}"] if unclear else []
+    for word in dict.fromkeys(row["verdict"] for row in told_rows):  # that of the metric told first comes first
+        those = [_told(row) for row in told_rows if row["verdict"] == word]
+        parts.append(f"{starts.get(word, f'{word} in')} {_listed(those)}")
     return f"{start}{'; '.join(parts)}."
+
+
+def _told(row: Row) -> str:
+    """Return a metric, with what changed unless nothing did."""
+    if row["verdict"] in ("same", "unclear"):
+        return _label(row)
+    return f"{_label(row)} ({_brief(row) if row['verdict'] else change(row)})"
 
 
 def _brief(row: Row) -> str:
@@ -168,4 +179,21 @@ def request_line(pairs: Sequence[Mapping[str, Any]]) -> str:
     return "; ".join(said)
 
 
-__all__ = ["SHOWN", "TOLD", "change", "judged", "own", "request_line", "sentence", "unit_of"]
+def verdict_notes(rows: Sequence[Row]) -> list[str]:
+    """Return what the words of `judged` mean, as far as the rows have them."""
+    words = {judged(row) for row in rows}
+    others = len({row["side"] for row in rows}) - 1
+    found = []
+    if words & {"better", "worse", "not shown"}:
+        found.append(
+            "better, worse: Student's 95 % interval over paired seeds leaves no difference out"
+            + (f", corrected for {others} sides a metric (Holm)" if others > 1 else "")
+            + "; not shown: it doesn't; same: all of it lies within 1 % (shares: 0.1 points)"
+        )
+        found.append("metrics are not corrected for their number: of twenty without a difference, one may be marked")
+    if words & {"(better)", "(worse)"}:
+        found.append(f"(better), (worse): by this interval alone, and no more after the correction for {others} sides")
+    return found
+
+
+__all__ = ["SHOWN", "TOLD", "change", "judged", "own", "request_line", "sentence", "unit_of", "verdict_notes"]

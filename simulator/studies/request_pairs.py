@@ -31,7 +31,7 @@ Floats = npt.NDArray[np.float64]
 REQUEST_LATENCIES = ("ttft", "tpot", "e2e")
 BEYOND = 0.01
 """A request counts as sooner or later if its latency differs by more than this share: a choice."""
-_POINTS = 201
+_POINTS = 400
 
 
 @dataclass(frozen=True)

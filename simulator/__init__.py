@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from simulator.runner import run
     from simulator.scenario import Scenario
     from simulator.studies.compare import compare
+    from simulator.studies.highest_load import highest_load
     from simulator.studies.intervals import intervals
     from simulator.studies.search import search
     from simulator.studies.sweep import sweep
@@ -28,6 +29,7 @@ _HOMES = {
     "RunResult": "simulator.result",
     "Scenario": "simulator.scenario",
     "compare": "simulator.studies.compare",
+    "highest_load": "simulator.studies.highest_load",
     "intervals": "simulator.studies.intervals",
     "load_result": "simulator.write",
     "plan": "simulator.planning.planner",
@@ -43,6 +45,7 @@ __all__ = [
     "Scenario",
     "__version__",
     "compare",
+    "highest_load",
     "intervals",
     "load_result",
     "plan",

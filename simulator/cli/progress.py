@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -52,10 +52,22 @@ def counting_bar() -> Iterator[Callable[[int, int, str], None]]:
     It is drawn by the thread that calls it, not by one of its own: other processes are forked while it is up.
     """
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as shown:
+    with Progress(*columns, **_quiet()) as shown:
         task = shown.add_task("")
 
         def progress(done: int, total: int, name: str) -> None:
             shown.update(task, completed=done, total=total, description=name[:60], refresh=True)
 
         yield progress
+
+
+@contextmanager
+def status_line() -> Iterator[Callable[[str], None]]:
+    """Yield what shows on standard error the last thing that was said, where nobody knows how much is to come."""
+    with Progress(TimeElapsedColumn(), TextColumn("{task.description}"), **_quiet()) as shown:
+        task = shown.add_task("", total=None)
+        yield lambda text: shown.update(task, description=text[:100], refresh=True)
+
+
+def _quiet() -> dict[str, Any]:
+    return {"console": Console(stderr=True), "transient": True, "auto_refresh": False}

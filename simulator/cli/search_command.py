@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -19,16 +19,30 @@ if TYPE_CHECKING:
 
 HELP = """Find the best parallel plan of a model on given nodes, by simulating every plan that fits.
 
-Everything but the layout (--tp, --pp, --replicas ...) is said as for 'simulate run'. Beside the best stands the
+Everything but the layout (--tp, --pp, --replicas) is said as for 'simulate run'. Beside the best stands the
 heuristic plan of engines' guides: tensor parallelism over a node, stages over nodes only as far as needed, replicas
-over the rest."""
+over the rest.
+
+With --by load it finds the highest load that a scenario, its own layout included, carries within its objectives."""
 
 _SHOWN = 10
 """Plans in the table without --all."""
-_LEFT_OUT = frozenset({"--tp", "--pp", "--replicas"})
+_LAYOUT = ("tp", "pp", "replicas")
+"""Flags of a layout: what a search finds, or what the highest load is of."""
+_OF_PLANS: Mapping[str, Any] = {
+    "nodes": None,
+    "gpus": None,
+    "only": None,
+    "fewer": None,
+    "screen": None,
+    "finalists": None,
+    "show_all": False,
+}
+_OF_LOADS: Mapping[str, Any] = {"attain": None, "tolerance": None, "seeds": None, "resample": None}
+"""Options that only the one or the other search takes, and their values where they were not given."""
 
 _OPTIONS: tuple[tuple[str, Any, Any, Any], ...] = (
-    ("nodes", int, typer.Option("--nodes", metavar="N", help="Nodes of the type --node."), 1),
+    ("nodes", int | None, typer.Option("--nodes", metavar="N", help="Nodes of the type --node (1)."), None),
     ("gpus", int | None, typer.Option("--gpus", metavar="N", help="GPUs, without --node; or of one node."), None),
     (
         "by",
@@ -36,7 +50,8 @@ _OPTIONS: tuple[tuple[str, Any, Any, Any], ...] = (
         typer.Option(
             "--by",
             metavar="TARGET",
-            help="goodput, throughput, cost, energy, or a latency: ttft_p99, tpot_mean, itl_p99, e2e_mean ...",
+            help="goodput, throughput, cost, energy, or a latency: ttft_p99, tpot_mean, itl_p99, e2e_mean ...; "
+            "load: the highest load of the scenario as it is.",
         ),
         "throughput",
     ),
@@ -68,13 +83,50 @@ _OPTIONS: tuple[tuple[str, Any, Any, Any], ...] = (
         ),
         None,
     ),
-    ("finalists", int, typer.Option("--finalists", metavar="N", help="Plans of the screening that run on all."), 6),
+    (
+        "finalists",
+        int | None,
+        typer.Option("--finalists", metavar="N", help="Plans of the screening that run on all (6)."),
+        None,
+    ),
+    (
+        "attain",
+        float | None,
+        typer.Option(
+            "--attain", metavar="SHARE", help="By load: share of requests within the objectives (0.9); 0.99 is a p99."
+        ),
+        None,
+    ),
+    (
+        "tolerance",
+        float | None,
+        typer.Option("--tolerance", metavar="SHARE", help="By load: width of the answer, as a share of it (0.05)."),
+        None,
+    ),
+    ("seeds", int | None, typer.Option("--seeds", metavar="N", help="By load: most replications of a load (9)."), None),
+    (
+        "resample",
+        bool | None,
+        typer.Option(
+            "--resample/--no-resample",
+            help="By load: draw a replayed trace anew for each seed, or not; left out: where it can be.",
+            show_default=False,
+        ),
+        None,
+    ),
+    (
+        "store",
+        str | None,
+        typer.Option("--store", metavar="DIR", help="Where results are kept (default: in the user's cache)."),
+        None,
+    ),
+    ("no_store", bool, typer.Option("--no-store", help="Keep nothing, and use nothing that was kept."), False),
     ("workers", int | None, typer.Option("--workers", help="Processes (default: one a processor)."), None),
     ("show_all", bool, typer.Option("--all", help="List every plan, and every one that can't run with why."), False),
     (
         "out",
         str | None,
-        typer.Option("--out", metavar="DIR", help="Write plans.csv, search.json and best.yaml there."),
+        typer.Option("--out", metavar="DIR", help="Write plans.csv (loads.csv), search.json and best.yaml there."),
         None,
     ),
     ("overwrite", bool, typer.Option("--overwrite", help="Replace an earlier search in DIR."), False),
@@ -85,26 +137,34 @@ _OPTIONS: tuple[tuple[str, Any, Any, Any], ...] = (
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
-    register_with(app, "search", HELP, _OPTIONS, _search, _LEFT_OUT)
+    register_with(app, "search", HELP, _OPTIONS, _search)
 
 
 def _search(ctx: Any, trace: str | None, values: dict[str, Any]) -> None:
-    from simulator.studies.search import search
+    from simulator.studies.search import FINALISTS, search
 
     scenario = scenario_of(ctx, trace, values)
     if scenario.workload.trace is None and scenario.workload.generator is None:
         raise InputError("which requests? name a trace, as in: simulate search trace.csv (or bundled:NAME)")
+    by_load = values["by"] == "load"
+    _check_options(values, by_load)
+    if by_load:
+        from simulator.cli.search_load import search_load
+
+        search_load(scenario, values)
+        return
     with counting(not values["quiet"] and not values["no_progress"]) as progress:
         result = search(
             scenario,
-            nodes=values["nodes"],
+            nodes=1 if values["nodes"] is None else values["nodes"],
             gpus=values["gpus"],
             by=values["by"],
             only=_sizes(values["only"] or []),
             fewer=values["fewer"],
             screen=values["screen"],
-            finalists=values["finalists"],
+            finalists=FINALISTS if values["finalists"] is None else values["finalists"],
             workers=values["workers"],
+            store=False if values["no_store"] else values["store"] or True,
             out=values["out"],
             overwrite=values["overwrite"],
             progress=progress,
@@ -115,6 +175,24 @@ def _search(ctx: Any, trace: str | None, values: dict[str, Any]) -> None:
         raise typer.Exit(130)
     if any(row.failure for row in result.rows):
         raise typer.Exit(1)
+
+
+def _check_options(values: Mapping[str, Any], by_load: bool) -> None:
+    """Refuse what the search that was asked for doesn't take."""
+    if values["no_store"] and values["store"] is not None:
+        raise InputError("give --store or --no-store, not both")
+    for name, absent in (_OF_PLANS if by_load else _OF_LOADS).items():
+        if values[name] != absent:
+            option = "--all" if name == "show_all" else f"--{name}"
+            if by_load:
+                raise InputError(
+                    f"{option} is for a search of plans; --by load takes the layout as it is (--tp, --set)"
+                )
+            raise InputError(f"{option} is for --by load; leave it out, or ask for the highest load with --by load")
+    for name in () if by_load else _LAYOUT:
+        if (size := values[f"{name}_flag"]) is not None:
+            sizes = f"--only {name}={size}"
+            raise InputError(f"--{name} gives a layout, and the layout is searched; to keep that size: {sizes}")
 
 
 def _sizes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:

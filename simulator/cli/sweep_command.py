@@ -334,7 +334,7 @@ def _table(result: SweepResult, points: Sequence[Point], columns: Sequence[tuple
 
 
 def _remarks(result: SweepResult, point: Point) -> Iterator[str]:
-    from simulator.studies.search import MIN_ATTAINMENT
+    from simulator.studies.verdict import MIN_ATTAINMENT
     from simulator.terminal import number, percent
 
     runs = [run for run in result.runs if run.point == point]

@@ -38,8 +38,9 @@ from simulator.studies.plan_space import (
     prune,
     refusal,
 )
-from simulator.studies.points import LATENCIES, STATISTICS, Outcome, Task, died, evaluate
-from simulator.studies.workers import run_tasks
+from simulator.studies.points import LATENCIES, STATISTICS, Outcome, Task, evaluate
+from simulator.studies.store import Store, open_store, run_kept
+from simulator.studies.verdict import MIN_ATTAINMENT
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,10 +53,6 @@ SCREEN_REQUESTS = 2_500
 """Requests of that prefix: a choice."""
 FINALISTS = 6
 """Plans of the screening that are simulated on all requests: a choice."""
-MIN_ATTAINMENT = 0.9
-"""Share of requests that must meet the objectives for a plan to count as sustaining the load, where the target is
-cost or energy: the 90 % of DistServe (Y. Zhong et al., OSDI 2024, section 6.1)."""
-
 Progress = Callable[[int, int, str], None]
 """Told how many simulations have ended, of how many, and the last one's plan."""
 
@@ -263,6 +260,7 @@ def search(
     finalists: int = FINALISTS,
     workers: int | None = None,
     executor: Executor | None = None,
+    store: str | PathLike[str] | bool = True,
     out: str | PathLike[str] | None = None,
     overwrite: bool = False,
     progress: Progress = lambda done, total, name: None,
@@ -292,6 +290,9 @@ def search(
         Plans of the screening that run on all requests; the baseline always does.
     workers, executor
         As `simulator.studies.workers.run_tasks`; the result doesn't depend on them.
+    store
+        Directory of kept results, so that a search that was killed goes on where it was; True: the user's own
+        (`simulator.studies.store.default_store`); False: nothing is kept.
     out
         Directory for ``plans.csv``, ``search.json`` and ``best.yaml``; None: nothing is written.
     overwrite
@@ -329,7 +330,7 @@ def search(
     feasible = dict(every)
     if guide is not None:
         feasible.setdefault(*guide)
-    evaluation = _Evaluation(feasible, trace, workers, executor, progress)
+    evaluation = _Evaluation(feasible, trace, open_store(store), workers, executor, progress)
     rows, stages, interrupted = _in_stages(
         evaluation, None if guide is None else guide[0], wanted, len(loaded), screen, finalists
     )
@@ -463,6 +464,7 @@ class _Evaluation:
 
     feasible: Mapping[Plan, Resolved]
     trace: Trace | None
+    store: Store | None
     workers: int | None
     executor: Executor | None
     progress: Progress
@@ -475,8 +477,8 @@ class _Evaluation:
         outcomes: dict[int, Outcome] = {}
         interrupted = False
         try:
-            for place, outcome in run_tasks(evaluate, tasks, died, workers=self.workers, executor=self.executor):
-                outcomes[place] = outcome
+            for place, done in run_kept(tasks, self.store, work=evaluate, workers=self.workers, executor=self.executor):
+                outcomes[place] = done.outcome
                 self.done += 1
                 self.progress(self.done, self.total, plans[place].text)
         except KeyboardInterrupt:

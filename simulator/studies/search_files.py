@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +59,7 @@ def _layout(plan: Plan) -> dict[str, Any]:
     return {"plan": plan.text, "replicas": plan.replicas, **sizes, "gpus": plan.gpus}
 
 
-def check_dir(place: Path, *, overwrite: bool) -> Path:
+def check_dir(place: Path, *, overwrite: bool, own: Collection[str] = OWN_FILES) -> Path:
     """Return the directory, absolute, if a search may be written there; for a check before a long search.
 
     Raises
@@ -73,8 +73,8 @@ def check_dir(place: Path, *, overwrite: bool) -> Path:
         names = {entry.name for entry in place.iterdir()}
     except OSError as error:
         raise InputError(f"cannot write to {place}: {error.strerror}; choose another directory") from error
-    if names - OWN_FILES:
-        what = ", ".join(sorted(names - OWN_FILES)[:3])
+    if names - set(own):
+        what = ", ".join(sorted(names - set(own))[:3])
         raise InputError(f"cannot write to {place}: it holds other files ({what}); choose another directory")
     if names and not overwrite:
         raise InputError(

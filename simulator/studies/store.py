@@ -128,6 +128,11 @@ class Store:
             ) from error
 
 
+def open_store(store: str | os.PathLike[str] | bool) -> Store | None:
+    """Return the store at a path, the user's own (True), or none (False)."""
+    return None if store is False else Store(default_store() if store is True else store)
+
+
 @dataclass(frozen=True)
 class Done:
     """A task that has its result.
@@ -195,4 +200,4 @@ def run_kept(
             yield place, Done(digest, outcome, was_kept=True)
 
 
-__all__ = ["Done", "Store", "default_store", "run_kept"]
+__all__ = ["Done", "Store", "default_store", "open_store", "run_kept"]

@@ -30,8 +30,9 @@ from simulator.studies.identity import digest_of, program_digest
 from simulator.studies.intervals import intervals
 from simulator.studies.points import Outcome, Task
 from simulator.studies.replications import list_seeds
-from simulator.studies.search import MIN_ATTAINMENT, Target, target
-from simulator.studies.store import Done, Store, default_store, run_kept
+from simulator.studies.search import Target, target
+from simulator.studies.store import Done, Store, open_store, run_kept
+from simulator.studies.verdict import MIN_ATTAINMENT
 from simulator.studies.workers import ExecutorLostError
 from simulator.write import plain
 
@@ -300,7 +301,7 @@ def run_sweep(
     scenarios = [scenario_at(base, point) for point in drawn]
     _check_given(drawn, scenarios, trace)
     place = None if out is None else sweep_files.check_dir(Path(out), overwrite=overwrite)
-    keeper = None if store is False else Store(default_store() if store is True else store)
+    keeper = open_store(store)
     if cluster is not None and (workers is not None or executor is not None):
         raise InputError("give the address of a cluster, or workers of this machine, not both")
     runs = [Run(point, seed) for point in drawn for seed in numbers]

@@ -55,7 +55,10 @@ def test_no_feasible_plan_is_exit_code_2_with_what_would_do(cli: Cli) -> None:
         (("search", "trace.csv", *NODE, "--by", "speed"), "unknown target 'speed'"),
         (("search", "trace.csv", *NODE, "--only", "tp"), "--only tp: write a dimension and whole numbers"),
         (("search", "trace.csv", *NODE, "--only", "tp=0"), "--only tp=0: write a dimension and whole numbers"),
-        (("search", "trace.csv", *NODE, "--tp", "4"), "unknown option --tp"),
+        (
+            ("search", "trace.csv", *NODE, "--tp", "4"),
+            "--tp gives a layout, and the layout is searched; to keep that size: --only",
+        ),
     ],
 )
 def test_misuse_is_bad_input_in_one_line(cli: Cli, arguments: tuple[str, ...], words: str) -> None:
@@ -89,3 +92,27 @@ def test_a_failed_plan_is_exit_code_1_and_the_rest_is_printed(cli: Cli, monkeypa
     said = cli("search", "trace.csv", *NODE, "--by", "e2e_mean")
     assert said.code == 1
     assert "it broke" in said.out and "best by e2e_mean" in said.out
+
+
+def test_the_highest_load_is_a_bracket_with_every_load_that_was_tried(cli: Cli, tmp_path: Path) -> None:
+    asked = ("search", "trace.csv", "--by", "load", "--ttft", "0.5", "--tolerance", "0.5", "--seeds", "3")
+    said = cli(*asked, "--workers", "1", "--out", "found")
+    assert said.code == 0
+    first = " ".join(said.out.split())
+    assert first.startswith("llama-3.1-8b, 90 % of requests within TTFT 500 ms: ")
+    assert "--rate-scale" in first and "sustained" in said.out
+    assert {path.name for path in (tmp_path / "found").iterdir()} >= {"loads.csv", "load.json"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--by", "load"), "the highest load within which objectives? give one of --ttft"),
+        (("--by", "load", "--ttft", "1", "--only", "tp=2"), "--only is for a search of plans"),
+        (("--by", "load", "--ttft", "1", "--all"), "--all is for a search of plans"),
+        (("--gpus", "2", "--attain", "0.99"), "--attain is for --by load"),
+        (("--by", "load", "--ttft", "1", "--store", "x", "--no-store"), "give --store or --no-store, not both"),
+    ],
+)
+def test_options_of_the_other_search_are_refused(cli: Cli, arguments: tuple[str, ...], words: str) -> None:
+    assert one_line(cli("search", "trace.csv", *arguments)).startswith(words)

@@ -34,7 +34,7 @@ def scenario(**more: Any) -> Scenario:
     return Scenario.from_mapping({"model": "llama-3.1-8b", "workload": workload, "cluster": {"pools": [pool]}, **more})
 
 
-FOUR = {"gpus": 4, "workers": 1}
+FOUR: dict[str, Any] = {"gpus": 4, "workers": 1, "store": False}
 
 
 def row(replicas: int = 1, tp: int = 1, **figures: Any) -> Row:

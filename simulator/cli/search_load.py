@@ -1,0 +1,158 @@
+"""``simulate search --by load``: the highest load within the objectives, printed as a bracket with what was tried."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from simulator.scenario import Scenario
+    from simulator.studies.highest_load import HighestLoad, Probe
+
+_LINE_S = 10.0
+"""Time between two lines on how far a search is, where standard error is no terminal, seconds."""
+
+
+def search_load(scenario: Scenario, values: Mapping[str, Any]) -> None:
+    """Search, print, and exit with 130 where it was interrupted."""
+    from simulator.studies.highest_load import MOST_SEEDS, TOLERANCE, highest_load
+    from simulator.studies.verdict import MIN_ATTAINMENT
+
+    with _progress(not values["quiet"] and not values["no_progress"]) as progress:
+        found = highest_load(
+            scenario,
+            attain=MIN_ATTAINMENT if values["attain"] is None else values["attain"],
+            tolerance=TOLERANCE if values["tolerance"] is None else values["tolerance"],
+            seeds=MOST_SEEDS if values["seeds"] is None else values["seeds"],
+            resample=values["resample"],
+            workers=values["workers"],
+            store=False if values["no_store"] else values["store"] or True,
+            out=values["out"],
+            overwrite=values["overwrite"],
+            progress=progress,
+        )
+    if not values["quiet"]:
+        _print(found, values["out"])
+    if found.interrupted:
+        raise typer.Exit(130)
+
+
+@contextmanager
+def _progress(wanted: bool) -> Iterator[Callable[[int, str], None]]:
+    """Yield what shows progress on standard error: a line on a terminal, else a line every ten seconds."""
+    if not wanted:
+        yield lambda done, text: None
+        return
+    if sys.stderr.isatty():
+        from simulator.cli.progress import status_line
+
+        with status_line() as show:
+            yield lambda done, text: show(f"{done:,} simulations; last: {text}")
+        return
+    begun_s = last_s = time.monotonic()
+
+    def progress(done: int, text: str) -> None:
+        nonlocal last_s
+        now_s = time.monotonic()
+        if now_s - last_s >= _LINE_S:
+            last_s = now_s
+            print(f"{done:,} simulations after {now_s - begun_s:.0f} s; last: {text}", file=sys.stderr, flush=True)
+
+    yield progress
+
+
+def _print(found: HighestLoad, out: str | None) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    from simulator.terminal import span
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 130)
+    if found.interrupted:
+        console.print(Text("INTERRUPTED: of the loads that were tried until then.", style="bold yellow"))
+    console.print(Text(headline(found), style="bold"))
+    console.print()
+    _print_probes(found, console)
+    console.print()
+    lines = [("Seeds", found.replicated), *(("Note", note) for note in found.notes), ("Took", span(found.took_s))]
+    if out is not None:
+        best = "; best.yaml runs again with: simulate run --scenario best.yaml" if found.best_scenario else ""
+        lines.append(("Results in", f"{out}{best}"))
+    width = max(len(label) for label, _ in lines)
+    for label, text in lines:
+        console.print(Text.assemble((f"{label:<{width}}  ", "bold"), text))
+
+
+def headline(found: HighestLoad) -> str:
+    """Return the answer in a line."""
+    within = f"{found.model}, {100 * found.share:g} % of requests within {_objectives(found.objectives)}"
+    sustained, missed = found.sustained, found.missed
+    if sustained is None:
+        below = f" {_load(found, missed)} is not" if missed is not None else " none was decided"
+        return f"{within}: no load that was tried is sustained;{below}."
+    said = f"{within}: {_load(found, sustained)} is sustained"
+    return f"{said}; every load tried was." if missed is None else f"{said}, {_load(found, missed)} is not."
+
+
+def _load(found: HighestLoad, probe: Probe) -> str:
+    from simulator.terminal import number, plural
+
+    if probe.offered_requests_per_s is None:
+        return plural(int(probe.load), "client")
+    return f"{number(probe.offered_requests_per_s)} requests/s (--rate-scale {probe.load:.4g})"
+
+
+def _objectives(given: Mapping[str, Any]) -> str:
+    said = [
+        f"{name.removesuffix('_s').upper()} {f'{1e3 * limit:g} ms' if limit < 1 else f'{limit:g} s'}"
+        for name, limit in given.items()
+        if name != "classes"
+    ]
+    by_class = given.get("classes", {})
+    said += [f"{name}: {_objectives(limits)}" for name, limits in by_class.items()]
+    return ", ".join(said)
+
+
+def _print_probes(found: HighestLoad, console: Any) -> None:
+    from rich.table import Table
+
+    from simulator.terminal import number, percent
+
+    closed = found.key.endswith("clients")
+    columns: list[tuple[str, str, float]] = [
+        ("goodput/s", "goodput_requests_per_s", 1.0),
+        ("TTFT p99 (s)", "ttft_s_p99", 1.0),
+        ("TPOT p99 (ms)", "tpot_s_p99", 1e3),
+        ("E2E p99 (s)", "e2e_s_p99", 1.0),
+    ]
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("clients" if closed else "rate x", justify="right", no_wrap=True)
+    if not closed:
+        table.add_column("requests/s", justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("within (95 % interval)", justify="right", no_wrap=True)
+    table.add_column("runs", no_wrap=True)
+    for label, _, _ in columns:
+        table.add_column(label, justify="right", no_wrap=True)
+    for probe in found.probes:
+        rate = probe.offered_requests_per_s
+        known = probe.estimate
+        share = (
+            f"at most {percent(known.high)}"
+            if probe.given_up
+            else f"{percent(known.mean)} ({100 * known.low:.1f} to {100 * known.high:.1f})"
+        )
+        table.add_row(
+            f"{probe.load:.4g}",
+            *([] if closed else ["-" if rate is None else number(rate)]),
+            probe.answer,
+            share,
+            f"{probe.runs}, {probe.given_up} given up" if probe.given_up else str(probe.runs),
+            *("-" if (value := probe.figures[name]) is None else number(value * by) for _, name, by in columns),
+        )
+    console.print(table)

@@ -1,0 +1,458 @@
+"""`highest_load`: the highest load at which a scenario's requests stay within its objectives.
+
+The load is the rate of arrivals (``workload.rate_scale``), or the number of clients of a closed loop. It is bracketed
+by bisection (`simulator.studies.bracketing`) on the share of requests that meet their objectives, over replications:
+the same seeds, and so the same requests, at every load. Runs that miss more than twice what the objectives allow are
+given up early (`simulator.studies.verdict`): they show that a load is missed as well as whole ones do.
+
+The share falls with the load in all but odd cases, but nothing guarantees it, and on a finite trace it says what that
+trace shows: every load that was tried is in the result.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from simulator.build import load_trace
+from simulator.errors import InputError
+from simulator.resolve import resolve
+from simulator.scenario import Resample, Scenario
+from simulator.studies import load_files
+from simulator.studies.bracketing import (
+    Answer,
+    Bracket,
+    Estimate,
+    Replication,
+    bracket_of,
+    estimate,
+    find_bracket,
+    requests_needed,
+)
+from simulator.studies.intervals import interval
+from simulator.studies.judging import run_judged
+from simulator.studies.no_load import infeasible_at_no_load
+from simulator.studies.points import Task
+from simulator.studies.replications import Replications, list_seeds, replications
+from simulator.studies.store import Store, open_store
+from simulator.studies.verdict import MIN_ATTAINMENT, Demand, Judged
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from workloads import Trace
+
+TOLERANCE = 0.05
+"""Width of the bracket at which the search ends, as a share of the load: a choice."""
+FIRST_SEEDS = 3
+"""Replications of a load before its interval is looked at: with two, Student's is 13 standard errors wide."""
+MORE_SEEDS = 2
+"""Replications that are added while the interval contains the threshold: a choice."""
+MOST_SEEDS = 9
+"""Replications of a load at most, unless the caller says otherwise: a choice."""
+MOST_DOUBLINGS = 16
+"""How often the load is doubled or halved at most: a choice."""
+SHORT_S = 60.0
+"""Time of arrivals at the load that was found below which a note says that it is a burst: a choice, some times what an
+answer takes."""
+
+Progress = Callable[[int, str], None]
+"""Told how many simulations have ended, and of which load the last one was."""
+
+FIGURES = ("goodput_requests_per_s", "output_tokens_per_s", "ttft_s_p99", "tpot_s_p99", "itl_s_p99", "e2e_s_p99")
+"""Figures of a load that are shown: means over replications."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A load that was tried.
+
+    Attributes
+    ----------
+    load
+        ``workload.rate_scale``, or clients.
+    offered_requests_per_s
+        Arrivals; None for a closed loop.
+    runs, given_up
+        Replications, and how many of them were given up.
+    estimate
+        The share of requests within the objectives, and whether that sustains the load.
+    figures
+        `FIGURES` by name; null where a run was given up, as the others are the better ones, or has none.
+    overloaded
+        Whether the queue kept growing in most of the whole runs.
+    """
+
+    load: float
+    offered_requests_per_s: float | None
+    runs: int
+    given_up: int
+    estimate: Estimate
+    figures: Mapping[str, float | None]
+    overloaded: bool
+
+    @property
+    def answer(self) -> Answer:
+        """Whether the load is sustained."""
+        return self.estimate.answer
+
+
+@dataclass(frozen=True)
+class HighestLoad:
+    """What a search for the highest load found.
+
+    Attributes
+    ----------
+    key
+        What the load is: ``workload.rate_scale``, or ``workload.loop.clients``.
+    share
+        Of the requests, that must be within the objectives.
+    probes
+        Loads that were tried, ascending.
+    bracket
+        The highest load that is sustained, the lowest that is missed, and what lies open between them.
+    best_scenario
+        The scenario at the highest load that is sustained; None: none is.
+    replicated
+        What seeds stand for, in words.
+    notes
+        What to know of the answer.
+    interrupted
+        Whether it was ended before the answer was known.
+    took_s
+        Wall time, seconds.
+    """
+
+    model: str
+    key: str
+    share: float
+    objectives: Mapping[str, Any]
+    probes: tuple[Probe, ...]
+    bracket: Bracket
+    best_scenario: Scenario | None
+    replicated: str
+    notes: tuple[str, ...]
+    interrupted: bool
+    took_s: float
+
+    def at(self, load: float | None) -> Probe | None:
+        """Return the probe of a load; None: it was not tried."""
+        return next((each for each in self.probes if each.load == load), None)
+
+    @property
+    def sustained(self) -> Probe | None:
+        """The highest load that is sustained, below all that are missed."""
+        return self.at(self.bracket.sustained)
+
+    @property
+    def missed(self) -> Probe | None:
+        """The lowest load that is missed."""
+        return self.at(self.bracket.missed)
+
+    def frame(self) -> pd.DataFrame:
+        """Return a row a load that was tried, ascending; columns as in ``loads.csv``."""
+        import pandas as pd
+
+        return pd.DataFrame(load_files.table(self))
+
+
+def highest_load(
+    scenario: Scenario | Mapping[str, Any] | str | PathLike[str],
+    *,
+    attain: float = MIN_ATTAINMENT,
+    tolerance: float = TOLERANCE,
+    seeds: int = MOST_SEEDS,
+    resample: bool | None = None,
+    workers: int | None = None,
+    executor: Executor | None = None,
+    store: str | PathLike[str] | bool = True,
+    out: str | PathLike[str] | None = None,
+    overwrite: bool = False,
+    progress: Progress = lambda done, text: None,
+    trace: Trace | None = None,
+) -> HighestLoad:
+    """Find the highest load of a scenario within its objectives.
+
+    Parameters
+    ----------
+    scenario
+        Everything, with objectives; its own rate, or number of clients, is where the search begins.
+    attain
+        Share of the requests that must be within the objectives: 0.99 with ``ttft_s: 2`` is a p99 of at most 2 s.
+    tolerance
+        The search ends when the bracket is no wider than that, as a share of the load.
+    seeds
+        Replications of a load at most: seeds from the scenario's own on.
+    resample
+        Whether a replayed trace is drawn anew for each seed; None: where it can be.
+    workers, executor
+        As `simulator.studies.workers.run_tasks`; the result doesn't depend on them.
+    store
+        Directory of kept results and verdicts; True: the user's own (`simulator.studies.store.default_store`); False:
+        nothing is kept.
+    out
+        Directory for ``loads.csv``, ``load.json`` and ``best.yaml``; None: nothing is written.
+    overwrite
+        Replace an earlier search there.
+    progress
+        Told of each simulation that ended.
+    trace
+        Requests in place of the scenario's, filtered as it says.
+
+    Returns
+    -------
+    HighestLoad
+        Also after Ctrl-C, with what was done until then.
+
+    Raises
+    ------
+    InputError
+        For bad input, or if the objectives can't be met with one request at a time: which, by how much, and what
+        would do.
+    """
+    begun = time.perf_counter()
+    base = _scenario(scenario)
+    _check_given(base, attain, tolerance, seeds)
+    place = None if out is None else load_files.check_dir(Path(out), overwrite=overwrite)
+    resolved = resolve(base)
+    base, fixed = _with_free_generator(base)
+    requests = load_trace(base, trace)
+    again = replications(base, requests, wanted=resample)
+    study = _Study(
+        base, requests, again, list_seeds(seeds, base.seed), attain, open_store(store), workers, executor, progress
+    )
+    study.given = trace
+    interrupted = False
+    try:
+        bracket = find_bracket(
+            study.ask,
+            study.start,
+            tolerance=tolerance,
+            least=study.least,
+            most=study.most,
+            whole=study.is_closed,
+        )
+    except KeyboardInterrupt:
+        interrupted = True
+        bracket = bracket_of({load: probe.answer for load, probe in study.probes.items()})
+    probes = tuple(study.probes[load] for load in sorted(study.probes))
+    best = None if bracket.sustained is None else study.scenario(bracket.sustained, base.seed, again=None)
+    found = HighestLoad(
+        model=resolved.model.name,
+        key=study.key,
+        share=attain,
+        objectives=base.objectives.model_dump(mode="json", exclude_none=True),
+        probes=probes,
+        bracket=bracket,
+        best_scenario=best,
+        replicated=again.text,
+        notes=(),
+        interrupted=interrupted,
+        took_s=time.perf_counter() - begun,
+    )
+    found = replace(found, notes=(*fixed, *_notes(found, study, len(requests))))
+    if place is not None:
+        load_files.write(found, place)
+    return found
+
+
+def _scenario(given: Scenario | Mapping[str, Any] | str | PathLike[str]) -> Scenario:
+    if isinstance(given, Scenario):
+        return given
+    return Scenario.from_yaml(Path(given)) if isinstance(given, str | PathLike) else Scenario.from_mapping(given)
+
+
+def _with_free_generator(base: Scenario) -> tuple[Scenario, tuple[str, ...]]:
+    """Take away a generator's own seed, which would give all replications the same requests; say so."""
+    generator = base.workload.generator
+    if generator is None or "seed" not in generator.params:
+        return base, ()
+    params = {name: value for name, value in generator.params.items() if name != "seed"}
+    note = f"the generator's own seed, {generator.params['seed']}, was not used: replications have seeds of their own"
+    return base.updated({"workload.generator": {"kind": generator.kind, "params": params}}), (note,)
+
+
+def _check_given(base: Scenario, attain: float, tolerance: float, seeds: int) -> None:
+    slos = base.objectives
+    if not slos.classes and not any((slos.ttft_s, slos.tpot_s, slos.itl_s, slos.e2e_s)):
+        raise InputError(
+            "the highest load within which objectives? give one of --ttft, --tpot, --itl, --e2e (objectives.ttft_s ...)"
+        )
+    if not 0 < attain < 1:
+        raise InputError(
+            f"the share of requests within the objectives must be above 0 and below 1, got {attain:g}: that every one "
+            "is can't be shown by replications; 0.9 and 0.99 are usual"
+        )
+    if not 0 < tolerance <= 1:
+        raise InputError(f"the tolerance must be above 0 and at most 1, got {tolerance:g}; 0.05 is 5 % of the load")
+    if seeds < FIRST_SEEDS:
+        raise InputError(f"the highest load takes at least {FIRST_SEEDS} replications (seeds) of a load, got {seeds}")
+
+
+# ---------------------------------------------------------------------------------------------------------- probes
+
+
+class _Study:
+    """Asks about loads, one after another, and remembers what came of each."""
+
+    def __init__(
+        self,
+        base: Scenario,
+        requests: Trace,
+        again: Replications,
+        seeds: Sequence[int],
+        attain: float,
+        store: Store | None,
+        workers: int | None,
+        executor: Executor | None,
+        progress: Progress,
+    ) -> None:
+        loop = base.workload.loop
+        self.base = base
+        self.given: Trace | None = None
+        self.is_closed = loop.kind == "closed"
+        self.key = "workload.loop.clients" if self.is_closed else "workload.rate_scale"
+        self.start: float = (loop.clients or 1) if self.is_closed else base.workload.rate_scale
+        self.least = 1 if self.is_closed else self.start / 2**MOST_DOUBLINGS
+        # More clients than requests change nothing.
+        self.most = max(self.start, len(requests)) if self.is_closed else self.start * 2**MOST_DOUBLINGS
+        self.probes: dict[float, Probe] = {}
+        self.demand = Demand(base.objectives, attain)
+        # Replications that miss twice what is allowed say no more when they are whole.
+        self._hopeless = Demand(base.objectives, max(1 - 2 * (1 - attain), attain / 2))
+        self._requests = requests
+        self._again = again.resample
+        self._seeds = seeds
+        self._store, self._workers, self._executor, self._progress = store, workers, executor, progress
+        self._done = 0
+        self._first_s, self._last_s = (
+            (float(requests.arrival_s[0]), float(requests.arrival_s[-1])) if len(requests) else (0.0, 0.0)
+        )
+
+    def scenario(self, load: float, seed: int, again: Resample | None) -> Scenario:
+        """Return the scenario of a load: at every load a seed draws the same blocks of requests."""
+        changes: dict[str, Any] = {self.key: int(load) if self.is_closed else load, "seed": seed}
+        if again is not None:
+            faster = load / self.start if not self.is_closed else 1.0
+            changes["workload.resample"] = {
+                "block_s": again.block_s / faster,
+                "within_s": again.within_s / faster,
+            }
+        return self.base.updated(changes)
+
+    def span_s(self, load: float) -> float | None:
+        """Return the time between the first and the last arrival; None for a closed loop."""
+        return None if self.is_closed else (self._last_s - self._first_s) * self.start / load
+
+    def ask(self, load: float) -> Answer:
+        """Say whether a load is sustained, with as many replications as that takes."""
+        seen: list[Judged] = []
+        while True:
+            wanted = min(len(self._seeds), len(seen) + MORE_SEEDS if seen else FIRST_SEEDS)
+            seen += self._runs(load, self._seeds[len(seen) : wanted])
+            probe = self.probes[load] = self._probe(load, seen)
+            if probe.answer != "undecided" or len(seen) == len(self._seeds):
+                break
+        if probe.answer != "sustained" and not any(each.answer == "sustained" for each in self.probes.values()):
+            self._check_feasible()
+        return probe.answer
+
+    def _runs(self, load: float, seeds: Sequence[int]) -> list[Judged]:
+        tasks = [Task(self.scenario(load, seed, self._again).to_mapping(everything=True), self.given) for seed in seeds]
+        found: dict[int, Judged] = {}
+        for place, judged in run_judged(
+            tasks, [self._hopeless], self._store, workers=self._workers, executor=self._executor
+        ):
+            found[place] = judged
+            self._done += 1
+            self._progress(self._done, f"{'clients' if self.is_closed else 'rate x'} {load:.4g}")
+        for place, judged in sorted(found.items()):
+            if judged.outcome.failure:
+                text = f"the run at {self.key}={load:g}, seed {seeds[place]}, failed: {judged.outcome.failure}"
+                raise RuntimeError(text) if judged.outcome.is_defect else InputError(text)
+        return [judged for _, judged in sorted(found.items())]
+
+    def _probe(self, load: float, seen: Sequence[Judged]) -> Probe:
+        shares = []
+        for judged in seen:
+            assert judged.verdict is not None
+            (tally,) = judged.verdict.tallies
+            if tally.attainment is None:
+                raise InputError("no request of a class with objectives arrives in the window: nothing can be missed")
+            shares.append(Replication(tally.attainment, tally.of, judged.verdict.is_whole))
+        whole = [judged.outcome.figures for judged in seen if judged.verdict and judged.verdict.is_whole]
+        span = self.span_s(load)
+        return Probe(
+            load=load,
+            offered_requests_per_s=(len(self._requests) - 1) / span if span else None,
+            runs=len(seen),
+            given_up=len(seen) - len(whole),
+            estimate=estimate(shares, self.demand.share),
+            figures={
+                name: interval(each[name] for each in whole).mean if len(whole) == len(seen) else None
+                for name in FIGURES
+            },
+            overloaded=2 * sum(bool(each["overloaded"]) for each in whole) > len(whole),
+        )
+
+    def _check_feasible(self) -> None:
+        """Refuse objectives that can't be met with one request at a time, once, before lower loads are tried."""
+        if not self._checked:
+            self._checked = True
+            said = infeasible_at_no_load(self.base, self.given, len(self._requests), self.demand.share)
+            if said:
+                raise InputError(said)
+
+    _checked = False
+
+
+def _notes(found: HighestLoad, study: _Study, requests: int) -> Iterator[str]:
+    """Yield what to know of an answer."""
+    sustained, missed = found.sustained, found.missed
+    if found.interrupted:
+        return
+    if missed is None and sustained is not None:
+        yield (
+            f"no load up to {found.key}={study.most:g} was missed: these {requests:,} requests are too few to fill the "
+            "cluster; give it more requests, or stricter objectives"
+        )
+    if sustained is not None and sustained.overloaded:
+        yield (
+            "at the highest load sustained the queue still grew when the arrivals ended: more requests at that rate "
+            "would miss; try a longer trace"
+        )
+    span = None if sustained is None else study.span_s(sustained.load)
+    if span is not None and span < SHORT_S:
+        yield (
+            f"at the highest load sustained the {requests:,} requests arrive within {span:.3g} s: a burst more than a "
+            "load; try a longer trace"
+        )
+    if found.bracket.undecided:
+        told = ", ".join(f"{load:.4g}" for load in found.bracket.undecided)
+        probes = [study.probes[load] for load in found.bracket.undecided]
+        text = f"with {len(study._seeds)} replications the noise leaves open whether {found.key} {told} is sustained"
+        needed = requests_needed(found.share)
+        if any(each.runs * requests < needed for each in probes):
+            text += f"; to show a share of {found.share:g} takes {needed:,} requests over all replications at least"
+        yield text + "; more seeds (--seeds) or a longer trace narrow that"
+    yield from _not_monotone(found.probes)
+
+
+def _not_monotone(probes: Sequence[Probe]) -> Iterator[str]:
+    """Yield a sentence for a load whose share is above that of a lower one by more than noise."""
+    for place, lower in enumerate(probes):
+        for higher in probes[place + 1 :]:
+            if higher.estimate.low > lower.estimate.high:
+                yield (
+                    f"the share doesn't fall with the load everywhere: {higher.load:.4g} meets the objectives more "
+                    f"often than {lower.load:.4g}; the bracket is the lowest such edge"
+                )
+                return
+
+
+__all__ = ["TOLERANCE", "HighestLoad", "Probe", "highest_load"]

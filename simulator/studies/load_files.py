@@ -1,0 +1,88 @@
+"""What a search for the highest load leaves in a directory: ``loads.csv``, ``load.json`` and ``best.yaml``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from simulator.studies import search_files
+from simulator.write import REPORT
+
+if TYPE_CHECKING:
+    from simulator.studies.highest_load import HighestLoad, Probe
+
+SCHEMA_VERSION = 1
+LOADS = "loads.csv"
+LOAD = "load.json"
+BEST = search_files.BEST
+OWN_FILES = frozenset({LOADS, LOAD, BEST, REPORT})
+
+
+def table(found: HighestLoad) -> list[dict[str, Any]]:
+    """Return a row a load that was tried, ascending.
+
+    ``load``, ``offered_requests_per_s``, ``answer``, ``attainment`` with its interval ``low`` to ``high`` (bounds from
+    above where runs were given up), ``runs``, ``given_up``, ``overloaded`` and figures.
+    """
+    return [_row(each) for each in found.probes]
+
+
+def _row(probe: Probe) -> dict[str, Any]:
+    return {
+        "load": probe.load,
+        "offered_requests_per_s": probe.offered_requests_per_s,
+        "answer": probe.answer,
+        "attainment": probe.estimate.mean,
+        "attainment_low": probe.estimate.low,
+        "attainment_high": probe.estimate.high,
+        "runs": probe.runs,
+        "given_up": probe.given_up,
+        "overloaded": probe.overloaded,
+        **probe.figures,
+    }
+
+
+def check_dir(place: Path, *, overwrite: bool) -> Path:
+    """Return the directory as `simulator.studies.search_files.check_dir` does."""
+    return search_files.check_dir(place, overwrite=overwrite, own=OWN_FILES)
+
+
+def write(found: HighestLoad, place: Path) -> None:
+    """Write what was found to a directory that `check_dir` returned."""
+    rows = table(found)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else ["load"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    (place / LOADS).write_text(text.getvalue(), encoding="utf-8")
+    details = json.dumps(described(found), indent=2, ensure_ascii=False, allow_nan=False)
+    (place / LOAD).write_text(details + "\n", encoding="utf-8")
+    best = place / BEST
+    if found.best_scenario is None:
+        best.unlink(missing_ok=True)
+    else:
+        best.write_text(found.best_scenario.to_yaml(), encoding="utf-8")
+
+
+def described(found: HighestLoad) -> Mapping[str, Any]:
+    """Return what was found as plain data; only ``took_s`` differs between two searches of the same."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "model": found.model,
+        "key": found.key,
+        "share": found.share,
+        "objectives": dict(found.objectives),
+        "sustained": found.bracket.sustained,
+        "missed": found.bracket.missed,
+        "undecided": list(found.bracket.undecided),
+        "replicated": found.replicated,
+        "notes": list(found.notes),
+        "interrupted": found.interrupted,
+        "loads": table(found),
+        "scenario": None if found.best_scenario is None else found.best_scenario.to_mapping(everything=True),
+        "took_s": found.took_s,
+    }

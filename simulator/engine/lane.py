@@ -193,8 +193,13 @@ class Lane:
         return True
 
     def _woken(self, _: Event) -> None:
-        self._known_until_ns = self.env.now
-        self._go_on(self.env.now)
+        now, replica = self.env.now, self.replica
+        if (
+            now >= replica.next_sample_ns
+        ):  # what is done between steps may begin one, or take memory, without an arrival
+            replica.sample_until(now)
+        self._known_until_ns = now
+        self._go_on(now)
 
     def _free(self, _: Event) -> None:
         """Go on when the first stage can take a batch."""

@@ -229,7 +229,11 @@ class Lockstep:
             self.cut(self.env.now)
 
     def _woken(self, _: Event) -> None:
-        self._go_on(self.env.now)
+        now = self.env.now
+        for lane in self.lanes:  # as `Lane._woken`
+            if now >= lane.replica.next_sample_ns:
+                lane.replica.sample_until(now)
+        self._go_on(now)
 
     def _passed(self, _: Event) -> None:
         self._apply()

@@ -293,6 +293,18 @@ def test_every_byte_is_sent_once_and_every_token_comes(requests: list[Request], 
     assert np.all(columns["first_token_ns"] <= columns["last_token_ns"])
 
 
+def test_a_replica_is_idle_at_samples_before_what_is_handed_to_it_begins() -> None:
+    # KV is there at 20 ms; three steps go on to 50 ms. Nothing arrives on replica 1 between, so that nothing but the
+    # beginning of its first step takes the samples of the time before.
+    cluster, _ = serve([Request(0, 100, 3)], PD, keys=VLLM, sample_ns=5 * MS)
+    samples = cluster.recorder.timeline.columns()
+    decode = samples["replica"] == 1
+    busy = np.diff(samples["busy_ns"][decode], prepend=0)
+    assert samples["t_ns"][decode].tolist() == [at * 5 * MS for at in range(1, 11)]
+    assert busy.tolist() == [0, 0, 0, 0, 5 * MS - COPY - 4, *[5 * MS] * 5]
+    assert samples["running"][decode].tolist() == [0] * 4 + [1] * 6
+
+
 def test_what_a_request_had_is_known_where_a_run_ends_while_its_kv_is_sent() -> None:
     """Its first token came at 10 ms, its KV would be there at 20 ms."""
     feature = disaggregation(PD, **{**STREAMED, "transfer": "after-prefill"})

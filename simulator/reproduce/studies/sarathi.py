@@ -102,7 +102,7 @@ def run(options: Options) -> Sequence[Row]:
         rows += _throughput(case)
         options.progress(f"{case.label}: done")
     rows += _decodes()
-    rows += _pipelines(200 if options.quick else 2000)
+    rows += _pipelines(600 if options.quick else 2000)
     options.progress("pipelines: done")
     return rows
 
@@ -253,7 +253,7 @@ STUDY = Study(
     setup="One GPU: equal requests, 30 times the batch, at the ratio of prompt to answer tokens at which all decodes "
     "find a chunk (chunk size over batch less one). Baseline: prompts of a batch in one step, then its decodes. "
     "Throughput counts tokens of prompts and answers. Decodes: steps of table 2. Pipelines: GPT-3 on eight DGX-A100, "
-    "tensor parallel over eight GPUs, eight stages or eight replicas, 2,000 (quick: 200) requests of 1K to 4K tokens "
+    "tensor parallel over eight GPUs, eight stages or eight replicas, 2,000 (quick: 600) requests of 1K to 4K tokens "
     "at once, batches of 27 a stage or 11; Orca takes one whole prompt a step. Quick: one GPU case.",
     differences="An A6000 has no measured kernels here: its times are a roofline of its data sheet, which knows no "
     "tiles and no kernel that is slow for few tokens; the paper loses up to 20 % of a prompt's time to chunks of 256. "

@@ -240,7 +240,7 @@ def _sentences(result: CompareResult, rows: Sequence[Mapping[str, Any]]) -> list
     from simulator.studies.compare_words import sentence
 
     found = [
-        (sentence(rows, side.name, len(result.seeds)), "bold")
+        (sentence(rows, side.name, len(result.seeds), result.by.name), "bold")
         for side in result.sides
         if side.name != result.baseline and side.done
     ]

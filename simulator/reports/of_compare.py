@@ -76,10 +76,9 @@ def _listed(names: Sequence[str]) -> str:
 def _answer(study: Study) -> Iterator[str]:
     if study["interrupted"]:
         yield "INTERRUPTED: figures are of the simulations that were done."
-    told = [study["by"], *(name for name in _ANSWERED if name != study["by"])]
     others = [side for side in study["sides"] if side["runs"] and side["name"] != study["baseline"]]
     for side in others[:_MOST_TOLD]:
-        yield sentence(study["comparisons"], side["name"], len(study["seeds"]), told)
+        yield sentence(study["comparisons"], side["name"], len(study["seeds"]), study["by"], _ANSWERED)
     if len(others) > _MOST_TOLD:
         yield f"{plural(len(others) - _MOST_TOLD, 'more side')} in the table."
     for side in study["sides"]:

@@ -354,8 +354,8 @@ def _notes(sides: Sequence[SideResult], seeds: Sequence[int]) -> Iterator[str]:
     overloaded = [side.name for side in sides if _mean(side, "overloaded", seeds)]
     if overloaded:
         yield (
-            f"overloaded: {', '.join(overloaded)}; their latencies grow as long as the trace goes on, and differences "
-            "in them are as much of its length as of the sides"
+            f"overloaded, by some seeds at least: {', '.join(overloaded)}; their latencies grow as long as the trace "
+            "goes on, and differences in them are as much of its length as of the sides"
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from simulator.studies.compare_metrics import METRICS
 from simulator.studies.intervals import CONFIDENCE
-from simulator.terminal import number, percent
+from simulator.terminal import duration, number, percent
 
 Row = Mapping[str, Any]
 
@@ -78,10 +78,17 @@ def _percents(share: float) -> str:
 
 def _difference(row: Row) -> str:
     metric = METRICS[row["metric"]]
-    scale, unit = (100.0, "points") if metric.is_share else (1.0, metric.unit)
     values = [row["difference"], row["difference_low"], row["difference_high"]]
-    said = [_signed(value * scale) for value in values if value is not None]
+    if metric.is_share:
+        said, unit = [_points(value) for value in values if value is not None], "points"
+    else:
+        said, unit = [_signed(value) for value in values if value is not None], metric.unit
     return f"{said[0]} {unit}" + (f" ({said[1]} to {said[2]})" if len(said) > 1 else "")
+
+
+def _points(share: float) -> str:
+    text = f"{100 * share:+.2f}" if abs(share) < 0.01 else f"{100 * share:+.1f}"
+    return "0" if share == 0 else text
 
 
 def _signed(value: float) -> str:
@@ -104,7 +111,7 @@ def judged(row: Row) -> str:
     return "(better)" if up == METRICS[row["metric"]].higher_is_better else "(worse)"
 
 
-def sentence(rows: Sequence[Row], side: str, seeds: int, told: Sequence[str] = TOLD) -> str:
+def sentence(rows: Sequence[Row], side: str, seeds: int, by: str, told: Sequence[str] = TOLD) -> str:
     """Return what a comparison says of one side.
 
     Parameters
@@ -113,11 +120,13 @@ def sentence(rows: Sequence[Row], side: str, seeds: int, told: Sequence[str] = T
         Of all sides.
     seeds
         Number of replications.
+    by
+        Name of the metric that comes first.
     told
-        Names of the metrics that it is about, as far as there are such figures.
+        Names of the others that it is about, as far as there are such figures.
     """
     mine = {row["metric"]: row for row in rows if row["side"] == side and row["pairs"]}
-    told_rows = [mine[name] for name in told if name in mine]
+    told_rows = [mine[name] for name in dict.fromkeys([by, *told]) if name in mine]
     if not told_rows:
         return f"{side}: there is nothing to compare."
     start = f"{side} against {told_rows[0]['baseline']}: "
@@ -171,10 +180,10 @@ def request_line(pairs: Sequence[Mapping[str, Any]]) -> str:
     said = []
     for pair in pairs:
         middle = pair["difference_s"][1]
-        median = "0" if middle == 0 else f"{'-' if middle < 0 else '+'}{number(abs(middle) * 1e3)}"
+        median = "0" if middle == 0 else f"{'-' if middle < 0 else '+'}{duration(abs(middle))}"
         said.append(
             f"{pair['metric'].upper()} sooner for {percent(pair['sooner'])} and later for {percent(pair['later'])} of "
-            f"{pair['n']:,} requests, median {median} ms"
+            f"{pair['n']:,} requests, median {median}"
         )
     return "; ".join(said)
 

@@ -39,7 +39,7 @@ SAME = row("e2e_mean", ratio=1.0001, ratio_low=0.9998, ratio_high=1.0004, verdic
 def test_changes_have_their_interval_in_the_units_that_people_read() -> None:
     assert change(LOWER) == "-35.1 % (-38.9 to -31.2)"
     assert change(HIGHER) == "x 3.50 (3.10 to 4.00)"
-    assert change(POINTS) == "-1.2 points (-1.9 to -0.5)"
+    assert change(POINTS) == "-1.2 points (-1.9 to -0.50)"
     assert change(SAME) == "0.0 % (0.0 to 0.0)"
     assert change(row("ttft_p99", ratio=1.5)) == "+50.0 %"  # of one seed
     assert change(row("ttft_p99", pairs=0)) == ""
@@ -64,22 +64,21 @@ def test_times_are_in_ms_below_a_second() -> None:
 
 def test_the_sentence_begins_with_the_metric_that_decides() -> None:
     rows = [LOWER, HIGHER, POINTS, UNCLEAR, SAME]
-    assert sentence(rows, "b", 5) == (
+    assert sentence(rows, "b", 5, "ttft_p99") == (
         "b against a: better in TTFT p99 (35.1 % lower, 31.2 to 38.9); worse in ITL p99 (x 3.50, 3.10 to 4.00) and "
-        "attainment (-1.2 points, -1.9 to -0.5); the same in E2E mean; no difference that 5 seeds show in throughput."
+        "attainment (-1.2 points, -1.9 to -0.50); the same in E2E mean; no difference that 5 seeds show in throughput."
     )
-    assert sentence(rows, "b", 5, ["throughput", "ttft_p99"]) == (
+    assert sentence(rows, "b", 5, "throughput", ["ttft_p99"]) == (
         "b against a: no difference that 5 seeds show in throughput; better in TTFT p99 (35.1 % lower, 31.2 to 38.9)."
     )
     alone = row("ttft_p99", ratio=1.5)
-    assert (
-        sentence([alone, SAME], "b", 5) == "b against a: of one pair of runs TTFT p99 (+50.0 %); the same in E2E mean."
-    )
-    assert sentence(rows, "c", 5) == "c: there is nothing to compare."
+    said = sentence([alone, SAME], "b", 5, "e2e_p99")
+    assert said == "b against a: of one pair of runs TTFT p99 (+50.0 %); the same in E2E mean."
+    assert sentence(rows, "c", 5, "ttft_p99") == "c: there is nothing to compare."
 
 
 def test_one_replication_is_said_to_be_one() -> None:
-    said = sentence([row("ttft_p99", ratio=1.5)], "b", 1)
+    said = sentence([row("ttft_p99", ratio=1.5)], "b", 1, "ttft_p99")
     assert said == "b against a: TTFT p99 +50.0 %; of one replication, so no more than that run's differences."
 
 

@@ -102,3 +102,20 @@ def test_a_correction_may_take_a_verdict_away() -> None:
     pair: Paired = paired([1.0, 1.1, 1.2], [0.5, 0.55, 0.62])
     assert verdict(pair, pair.p_value, higher_is_better=False) == "better"
     assert verdict(pair, 0.06, higher_is_better=False) == "unclear"
+
+
+def test_intervals_cover_what_they_say_and_few_differences_are_seen_where_there_are_none() -> None:
+    # a day's load that both sides share (30 %), and what each makes of it (5 %); the other side takes 20 % longer
+    rng = np.random.default_rng(1)
+    shared, own = 0.3 * rng.standard_normal((2000, 5, 1)), 0.05 * rng.standard_normal((2000, 5, 2))
+    figures = np.exp(shared + own)
+    covered = seen = 0
+    for first, second in zip(figures[:, :, 0].tolist(), figures[:, :, 1].tolist(), strict=True):
+        ratio = paired(first, [1.2 * value for value in second]).ratio
+        assert ratio is not None and ratio.low is not None and ratio.high is not None
+        covered += ratio.low <= 1.2 <= ratio.high
+        pair = paired(first, second)
+        seen += verdict(pair, pair.p_value, higher_is_better=False) in ("better", "worse")
+        assert ratio.high / ratio.low < 2  # far narrower than days differ
+    assert 0.94 <= covered / 2000 <= 0.96  # of 2,000 with 0.95 each: one standard deviation is 0.005
+    assert seen / 2000 <= 0.06

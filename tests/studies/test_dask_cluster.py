@@ -1,4 +1,4 @@
-"""A real Dask cluster on this machine, started as docs/sweep.md says; and what is said where there is none."""
+"""A real Dask cluster on this machine, started as docs/sweeping.md says; and what is said where there is none."""
 
 from __future__ import annotations
 

@@ -172,7 +172,7 @@ def build(resolved: Resolved, trace: Trace, *, stepwise: bool = False, keep_batc
         keep_batches=keep_batches,
         fast_forward=not stepwise,
         features=make_features(resolved, configs, trace),
-        make_network=_network_maker(resolved),
+        make_network=_network_maker(resolved, keep_timeline=keep_batches),
     )
     _note_unused(trace, scenario, notes, by_model=has_several_models(resolved))
     _note_unknown_tenants(trace, pools, notes)
@@ -194,13 +194,13 @@ def build(resolved: Resolved, trace: Trace, *, stepwise: bool = False, keep_batc
     )
 
 
-def _network_maker(resolved: Resolved) -> Callable[[Environment], ClusterNetwork]:
+def _network_maker(resolved: Resolved, *, keep_timeline: bool) -> Callable[[Environment], ClusterNetwork]:
     """Return what makes the cluster's links, should a feature ask for them."""
 
     def make(env: Environment) -> ClusterNetwork:
         from simulator.network.cluster_network import build_network
 
-        return build_network(env, resolved)
+        return build_network(env, resolved, keep_timeline=keep_timeline)
 
     return make
 

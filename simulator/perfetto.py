@@ -1,15 +1,18 @@
 """A run as a trace for the Perfetto UI (https://ui.perfetto.dev): Chrome's JSON trace events, gzipped.
 
 A process for each replica: a thread for each lane (pipeline batch) with a slice for each run of equal steps, counters
-of requests running, waiting and KV blocks, and a nestable asynchronous track for each request that holds its phases
-(queued, prefill, decode). Times are in microseconds, as the format wants.
+of requests running, waiting, KV blocks and, where it is known, power, and a nestable asynchronous track for each
+request, on the replica that it was sent to last, that holds its phases (queued, prefill, decode; preempted, transfer).
+Arrows lead from the batch before a transfer to the one after it. Where data moved over links, they are a process of
+their own (`simulator.perfetto_links`). Times are in microseconds, as the format wants.
 
 Huge runs are cut: the trace ends with the last of `MAX_BATCHES` slices, and at most `MAX_REQUESTS` requests, evenly
 spaced in order of arrival, are drawn. What was left out is in the file under ``otherData.notes``.
 
 References
 ----------
-"Trace Event Format", Google, 2016: event phases M (metadata), X (complete), C (counter), b/e (nestable asynchronous).
+"Trace Event Format", Google, 2016: event phases M (metadata), X (complete), C (counter), b/e (nestable asynchronous),
+s/f (flow). What Perfetto makes of them: its sources, src/trace_processor/importers/json.
 """
 
 from __future__ import annotations
@@ -17,25 +20,43 @@ from __future__ import annotations
 import gzip
 import io
 import json
-from collections.abc import Iterator
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from simulator.engine.recorder import Outcome
 from simulator.metrics import OUTCOMES, Rows
+from simulator.perfetto_format import Event, Threads, microseconds, process_names
+from simulator.perfetto_links import link_events
+from simulator.power.accounting import idle_watts, power_watts
 
 if TYPE_CHECKING:
-    from simulator.engine.cluster import Cluster
     from simulator.result import RunResult
 
 MAX_BATCHES = 200_000
 MAX_REQUESTS = 20_000
 MAX_SAMPLES = 100_000
 
-_US = 1000  # ns
-_COUNTERS = (("running", "requests"), ("waiting", "requests"), ("kv_blocks", "blocks"))
+_COUNTERS = (("running", "requests"), ("waiting", "requests"), ("kv_blocks", "blocks"), ("power", "W"))
+
+Batch = tuple[int, int, int, int, int, int, int]
+Phase = tuple[int, int, str]
+"""From, until (ns), and what it is."""
+
+
+class Pause(NamedTuple):
+    """When a request was not among those running, why, where it was before, and where after (-1: nowhere)."""
+
+    since: int
+    until: int
+    why: str
+    source: int
+    target: int = -1
 
 
 def write_perfetto(result: RunResult, path: Path) -> list[str]:
@@ -66,7 +87,7 @@ def trace_events(
     max_batches: int = MAX_BATCHES,
     max_requests: int = MAX_REQUESTS,
     max_samples: int = MAX_SAMPLES,
-) -> tuple[Iterator[dict[str, Any]], list[str]]:
+) -> tuple[Iterator[Event], list[str]]:
     """Return the trace events of a run, and notes on what was left out.
 
     Parameters
@@ -100,58 +121,100 @@ def trace_events(
         kept = kept[np.isin(samples["t_ns"][kept], instants)]
         notes.append(f"counters: one sample in {rounds} is shown")
 
-    def events() -> Iterator[dict[str, Any]]:
-        yield from _names(cluster, result)
-        yield from (_slice(batch) for batch in batches)
-        yield from _counters({name: values[kept] for name, values in samples.items()})
-        yield from _requests(rows.take(shown), result.data.class_names, horizon_ns)
+    watts = power_watts(
+        samples,
+        cluster.recorder.sample_interval_ns,
+        idle_watts(result.data.pools, len(cluster.replicas)),
+        cluster.control,
+    )
+    counted: dict[str, list[float]] = {name: values[kept].tolist() for name, values in samples.items()}
+    counted["power"] = watts[kept].round(1).tolist()
+    pauses = _pauses(cluster.recorder.pauses or (), horizon_ns)
+    threads = Threads()
+    links: Iterator[Event] = iter(())
+    if cluster.network is not None:
+        links = link_events(cluster.network.network, len(cluster.replicas) + 1, horizon_ns, threads, notes)
+
+    def events() -> Iterator[Event]:
+        for replica in cluster.replicas:
+            yield from process_names(_pid(replica.index), _label(replica.index, result))
+            for lane in replica.lanes:
+                threads.number(_pid(replica.index), lane.index, f"lane {lane.index}", lane.index)
+        yield from threads.names
+        yield from (_slice(batch, threads) for batch in batches)
+        yield from _counters(counted)
+        yield from _requests(rows.take(shown), result.data.class_names, horizon_ns, pauses)
+        drawn = set(rows.row[shown].tolist())
+        yield from _arrows({row: each for row, each in pauses.items() if row in drawn}, batches, threads)
+        yield from links
 
     return events(), notes
 
 
-def _names(cluster: Cluster, result: RunResult) -> Iterator[dict[str, Any]]:
-    """Name processes and threads: replicas and lanes."""
-    pool_of = {index: pool for pool in result.data.pools for index in pool.replicas}
-    for replica in cluster.replicas:
-        pid = _pid(replica.index)
-        pool = pool_of.get(replica.index)
-        label = f"replica {replica.index}" + (f" ({pool.name}, {pool.accelerator})" if pool else "")
-        yield {"ph": "M", "pid": pid, "tid": 0, "name": "process_name", "args": {"name": label}}
-        yield {"ph": "M", "pid": pid, "tid": 0, "name": "process_sort_index", "args": {"sort_index": pid}}
-        for lane in replica.lanes:
-            thread = {"ph": "M", "pid": pid, "tid": lane.index + 1}
-            yield {**thread, "name": "thread_name", "args": {"name": f"lane {lane.index}"}}
-            yield {**thread, "name": "thread_sort_index", "args": {"sort_index": lane.index}}
+def _label(replica: int, result: RunResult) -> str:
+    pool = next((pool for pool in result.data.pools if replica in pool.replicas), None)
+    return f"replica {replica}" + (f" ({pool.name}, {pool.accelerator})" if pool else "")
 
 
 def _pid(replica: int) -> int:
     return replica + 1  # the UI takes process 0 for the idle one
 
 
-def _slice(batch: tuple[int, int, int, int, int, int, int]) -> dict[str, Any]:
+def _thread(replica: int, lane: int, threads: Threads) -> dict[str, int]:
+    return {"pid": _pid(replica), "tid": threads.number(_pid(replica), lane, f"lane {lane}", lane)}
+
+
+def _slice(batch: Batch, threads: Threads) -> Event:
     replica, lane, start_ns, end_ns, steps, decodes, prompt_tokens = batch
     kinds = [kind for kind, there in (("prefill", prompt_tokens), ("decode", decodes)) if there]
     return {
         "ph": "X",
-        "pid": _pid(replica),
-        "tid": lane + 1,
+        **_thread(replica, lane, threads),
         "name": " + ".join(kinds) or "swap",
         "cat": "batch",
-        "ts": start_ns / _US,
-        "dur": (end_ns - start_ns) / _US,
+        "ts": microseconds(start_ns),
+        "dur": microseconds(end_ns - start_ns),
         "args": {"steps": steps, "decodes": decodes, "prompt_tokens_per_step": prompt_tokens},
     }
 
 
-def _counters(samples: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _counters(samples: Mapping[str, Sequence[float]]) -> Iterator[Event]:
     for name, unit in _COUNTERS:
-        for t_ns, replica, value in zip(
-            samples["t_ns"].tolist(), samples["replica"].tolist(), samples[name].tolist(), strict=True
-        ):
-            yield {"ph": "C", "pid": _pid(replica), "name": name, "ts": t_ns / _US, "args": {unit: value}}
+        for t_ns, replica, value in zip(samples["t_ns"], samples["replica"], samples[name], strict=True):
+            if value == value:  # power may not be known
+                pid = _pid(int(replica))
+                yield {"ph": "C", "pid": pid, "name": name, "ts": microseconds(int(t_ns)), "args": {unit: value}}
 
 
-def _requests(rows: Rows, class_names: Any, horizon_ns: int) -> Iterator[dict[str, Any]]:
+def _pauses(noted: Sequence[tuple[int, int, int, str]], horizon_ns: int) -> dict[int, list[Pause]]:
+    """Return when each request was not among those running, by row; one that wasn't back: until the horizon."""
+    found: dict[int, list[Pause]] = defaultdict(list)
+    since: dict[int, tuple[int, int, str]] = {}
+    for row, replica, t_ns, why in noted:
+        if why:
+            since.setdefault(row, (replica, t_ns, why))
+        elif row in since:
+            source, begin, reason = since.pop(row)
+            found[row].append(Pause(begin, t_ns, reason, source, replica))
+    for row, (replica, begin, why) in since.items():
+        found[row].append(Pause(begin, max(begin, horizon_ns), why, replica))
+    return found
+
+
+def _phases(phases: Sequence[Phase], pauses: Sequence[Pause]) -> Iterator[Phase]:
+    """Return phases, one after the other, with the pauses cut out of them and put in their place."""
+    for begin, end, name in phases:
+        at = begin
+        for since, until, what, *_ in pauses:
+            if since < end and until > at:
+                since, until = max(since, at), min(until, end)
+                yield at, since, name
+                yield since, until, what
+                at = until
+        yield at, end, name
+
+
+def _requests(rows: Rows, class_names: Any, horizon_ns: int, pauses: Mapping[int, Sequence[Pause]]) -> Iterator[Event]:
     """Draw each request as one span that holds its phases; a phase that had not ended is drawn to the horizon."""
     columns = (rows.row, rows.arrival, rows.scheduled, rows.first, rows.last, rows.ended)
     others = (rows.replica, rows.outcome, rows.code, rows.prompt, rows.output, rows.cached, rows.preemptions)
@@ -169,11 +232,37 @@ def _requests(rows: Rows, class_names: Any, horizon_ns: int) -> Iterator[dict[st
             "preemptions": preempted,
         }
         phases = [("queued", arrival, scheduled), ("prefill", scheduled, first), ("decode", first, over)]
-        spans = [(name, begin, end if end >= 0 else over) for name, begin, end in phases if begin >= 0]
-        event = {"cat": "request", "id": row, "pid": _pid(max(replica, 0)), "tid": 0}
-        yield {**event, "ph": "b", "name": "request", "ts": arrival / _US, "args": args}
-        for name, begin, end in spans:
+        spans = [(begin, end if end >= 0 else over, name) for name, begin, end in phases if begin >= 0]
+        event = {"cat": "request", "id": row, "pid": _pid(max(replica, 0))}
+        yield {**event, "ph": "b", "name": "request", "ts": microseconds(arrival), "args": args}
+        for begin, end, name in _phases(spans, pauses.get(row, ())):
             if end > begin:
-                yield {**event, "ph": "b", "name": name, "ts": begin / _US}
-                yield {**event, "ph": "e", "name": name, "ts": end / _US}
-        yield {**event, "ph": "e", "name": "request", "ts": over / _US}
+                yield {**event, "ph": "b", "name": name, "ts": microseconds(begin)}
+                yield {**event, "ph": "e", "name": name, "ts": microseconds(end)}
+        yield {**event, "ph": "e", "name": "request", "ts": microseconds(over)}
+
+
+def _arrows(pauses: Mapping[int, Sequence[Pause]], batches: Sequence[Batch], threads: Threads) -> Iterator[Event]:
+    """Draw an arrow for each transfer: from the last batch before it, where it was, to the first after it."""
+    by_end: dict[int, list[Batch]] = defaultdict(list)
+    for batch in batches:
+        by_end[batch[0]].append(batch)
+    by_start = {replica: sorted(each, key=itemgetter(2)) for replica, each in by_end.items()}
+    ends = {replica: [batch[3] for batch in each] for replica, each in by_end.items()}
+    starts = {replica: [batch[2] for batch in each] for replica, each in by_start.items()}
+    number = 0
+    for row, each in pauses.items():
+        for since, until, why, source, target in each:
+            if why != "transfer" or source == target:
+                continue
+            before = bisect_right(ends.get(source, []), since) - 1
+            after = bisect_left(starts.get(target, []), until)
+            if before < 0 or after >= len(starts.get(target, [])):
+                continue
+            number += 1
+            event = {"cat": "transfer", "name": f"request {row}", "id": number}
+            for end, batch in (
+                ({"ph": "s"}, by_end[source][before]),
+                ({"ph": "f", "bp": "e"}, by_start[target][after]),
+            ):
+                yield {**end, **event, "ts": microseconds(batch[2]), **_thread(batch[0], batch[1], threads)}

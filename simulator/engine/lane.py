@@ -547,6 +547,8 @@ class Lane:
         self.prefilling.append(sequence)
         replica.num_running += 1
         row = sequence.request_id
+        if recorder.pauses is not None:
+            recorder.pause(row, replica.index, self.env.now, "")
         if recorder.scheduled[row] < 0:
             recorder.scheduled[row] = self.env.now
             recorder.cached_tokens[row] = cached_tokens
@@ -591,8 +593,12 @@ class Lane:
         del self.sequences[sequence]
         self.replica.num_running -= 1
 
+    def _pause(self, sequence: Sequence, why: str) -> None:
+        self.replica.recorder.pause(sequence.request_id, self.replica.index, self.env.now, why)
+
     def take_over(self, sequence: Sequence) -> None:
         """Let a request run on whose KV is here, computed or copied, in its own blocks."""
+        self._pause(sequence, "")
         self.sequences[sequence] = None
         self.replica.num_running += 1
         if self.kv.drops_tokens:
@@ -603,6 +609,7 @@ class Lane:
 
     def detach(self, sequence: Sequence) -> None:
         """Take a running request off this lane between two steps; it keeps its KV."""
+        self._pause(sequence, "transfer")
         if sequence.group is not None:
             self.leave_group(sequence)
         elif sequence in self.prefilling:
@@ -622,6 +629,7 @@ class Lane:
             self.prefilling.remove(sequence)
         sequence.preemptions += 1
         replica.counters.preemptions += 1
+        self._pause(sequence, "preempted")
         context = sequence.computed_tokens
         if swap and context:
             blocks = self.kv.blocks_of(sequence, context)
@@ -681,6 +689,7 @@ class Lane:
         return any(entry[3] is sequence for entry in self.replica.copies)
 
     def _is_back(self, sequence: Sequence) -> None:
+        self._pause(sequence, "")
         self.sequences[sequence] = None
         if sequence.computed_tokens < sequence.prefill_target:
             sequence.state = PREFILLING

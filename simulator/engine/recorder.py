@@ -83,6 +83,8 @@ class Recorder:
         self.timeline = Timeline()
         self.batches: list[tuple[int, int, int, int, int, int, int]] | None = [] if keep_batches else None
         """Runs of steps as (replica, lane, start ns, end ns, steps, decodes, prompt tokens a step), if asked for."""
+        self.pauses: list[tuple[int, int, int, str]] | None = [] if keep_batches else None
+        """When requests left those running, as (row, replica, ns, why), or were back (why: ""), if asked for."""
 
     def end(self, sequence: Sequence, end_ns: int, outcome: Outcome, reason: str) -> None:
         """Write down how a request ended, for the reason given if any."""
@@ -104,6 +106,11 @@ class Recorder:
             self.preemptions[row] = sequence.preemptions
         if sequence.itl_max_ns:  # of gaps that were its own; the gap log has the others
             self.itl_max[row] = sequence.itl_max_ns
+
+    def pause(self, row: int, replica: int, now_ns: int, why: str) -> None:
+        """Note that a request runs no longer on a replica, and why; "": that it runs there."""
+        if self.pauses is not None:
+            self.pauses.append((row, replica, now_ns, why))
 
     def forget(self, row: int) -> None:
         """Forget what an attempt at a request got done, but for its gaps: another one begins, with nothing."""

@@ -168,6 +168,11 @@ class Flow:
         return self._route.path
 
     @property
+    def link_names(self) -> tuple[str, ...]:
+        """Links that it crosses, by name."""
+        return tuple(self._network.links[link].name for link in self._route.path)
+
+    @property
     def remaining_bytes(self) -> int:
         """Bytes that have not arrived by now, a part of one counted as one."""
         return math.ceil(self._left_at(self._network.env.now))
@@ -233,7 +238,7 @@ class Network:
     links
         Names must differ; paths name links by their index here.
     keep_timeline
-        Keep every change of a link's rate in `timeline`.
+        Keep every change of a link's rate in `timeline`, and the flows that are over in `past`.
     """
 
     def __init__(self, env: Environment, links: Sequence[LinkSpec], *, keep_timeline: bool = False) -> None:
@@ -264,6 +269,8 @@ class Network:
         self._advancing = False
         self.timeline: list[tuple[int, int, float]] | None = [] if keep_timeline else None
         """(time in ns, link, bytes/s from then on), where it was asked for."""
+        self.past: list[tuple[Flow, int]] | None = [] if keep_timeline else None
+        """Flows that are over, cancelled ones too, and when they ended, ns; where it was asked for."""
 
     # ---------------------------------------------------------------------------------------------------- asking
 
@@ -442,6 +449,8 @@ class Network:
             self._leave(flow, now, moved)
             self._wake_by(now)
         flow.ended = True
+        if self.past is not None:
+            self.past.append((flow, now))
         return moved
 
     # ------------------------------------------------------------------------------------------------- happening
@@ -465,6 +474,8 @@ class Network:
         self._advancing = True
         try:
             while ended := self._due():
+                if self.past is not None:
+                    self.past += [(flow, self.env.now) for flow in ended]
                 for flow in ended:
                     done, flow._done = flow._done, None
                     if done is not None:

@@ -42,11 +42,16 @@ myst_disable_syntax = [
 ]  # a line may begin with "%", as on the repository's pages
 
 _GENERATED = re.compile(r"<!-- generated: ([a-z-]+) -->")
+_AT_THE_TOP = re.compile(r"\]\((?:\.\./)+(CONTRIBUTING|CHANGELOG)\.md")
 
 
-def _generate(_app: Sphinx, _page: str, source: list[str]) -> None:
-    """Put generated text where a page asks for it; a name that there isn't is an error."""
-    source[0] = _GENERATED.sub(lambda found: PAGES[found[1]](), source[0])
+def _complete(_app: Sphinx, _page: str, source: list[str]) -> None:
+    """Put generated text where a page asks for it, and lead links to files at the top of the repository to their pages.
+
+    A name that can't be generated is an error.
+    """
+    text = _GENERATED.sub(lambda found: PAGES[found[1]](), source[0])
+    source[0] = _AT_THE_TOP.sub(lambda found: f"](/{found[1].lower()}.md", text)
 
 
 _ACCESSIBLE = {
@@ -71,6 +76,6 @@ def _make_accessible(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register what is done with each page as it is read, and once all are written."""
-    app.connect("source-read", _generate)
+    app.connect("source-read", _complete)
     app.connect("build-finished", _make_accessible)
     return {"parallel_read_safe": True}

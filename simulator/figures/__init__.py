@@ -7,6 +7,7 @@ touches pyplot.
 
 from simulator.figures.latency import cdf, cdf_points, latency_cdf
 from simulator.figures.over_time import over_time, timeline
+from simulator.figures.published import published
 from simulator.figures.results import latencies
 from simulator.figures.studies import forest, sweep_heatmap, sweep_line
 from simulator.figures.svg import to_svg
@@ -25,6 +26,7 @@ __all__ = [
     "over_time",
     "pareto",
     "pareto_front",
+    "published",
     "sweep_heatmap",
     "sweep_line",
     "timeline",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from simulator.reports import common
-from simulator.reports.document import Block, Cell, Code, Document, Section, Table, Text
+from simulator.reports.document import Block, Cell, Code, Document, Plot, Section, Table, Text
 from simulator.terminal import number
 
 
@@ -22,7 +22,7 @@ def document(directory: Path) -> Document:
         title=f"Study {study['name']}: published and simulated",
         answer=f"{study['claim'].rstrip('.')}. {_beside(rows)}{quick}",
         sections=[
-            Section("Figures", [_table(rows)]),
+            Section("Figures", [_table(rows), *_plot(rows)]),
             Section("The paper", [Text(study["paper"])]),
             Section("Set-up", [Text(study["setup"])]),
             Section("Why they differ", [Text(study["differences"])]),
@@ -63,6 +63,23 @@ def _beside(rows: list[dict[str, Any]]) -> str:
 
 def _with_unit(value: float, unit: str) -> str:
     return f"{number(value)} {unit}" if unit != "x" else f"{number(value)} times"
+
+
+def _plot(rows: list[dict[str, Any]]) -> list[Plot]:
+    """Draw what was simulated over what was published; nothing where no figure has both."""
+    both = [row for row in rows if row["paper"] and row["simulated"] and row["simulated"] / row["paper"] > 0]
+    if not both:
+        return []
+    import pandas as pd
+
+    from simulator import figures
+
+    frame = pd.DataFrame(both)[["what", "paper", "simulated"]]
+    frame.columns = pd.Index(["name", "published", "simulated"])
+    ratios = [row["simulated"] / row["paper"] for row in both]
+    caption = "What was simulated over what was published, a row a figure: 1 is the same. The table has the figures."
+    alt = f"{len(both)} figures: simulated over published from {number(min(ratios))} to {number(max(ratios))}."
+    return [Plot(figures.published(frame), caption, alt)]
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:

@@ -122,6 +122,7 @@ def compare(
     place = None if out is None else compare_files.check_dir(Path(out), overwrite=overwrite)
     sides = _sides(scenario, policies, gpus, routers, variants, scenarios, baseline)
     check_sides(sides)
+    _check_by(order, sides)
     wished = _baseline(sides, baseline)
     numbers = list_seeds(seeds, first=sides[0].scenario.seed)
     drawn, seeds_text = _replications(sides[0].scenario, trace, numbers, resample)
@@ -136,7 +137,7 @@ def compare(
     results = [_result(side, base, resolved, failures, batch.done, numbers, latencies.get(side.name)) for side in sides]
     _check_results(results, interrupted)
     notes = [] if base == wished else [f"the baseline {wished} has no figures: sides are compared with {base}"]
-    used, alike = _without_alike(results, numbers)
+    used, alike = _without_alike(results, numbers, sides[0].scenario, resample)
     notes += alike
     comparisons = _compare(results, base, used)
     ranked = _ranked(results, base, order, comparisons)
@@ -186,6 +187,23 @@ def _sides(
     elif policies or gpus or routers or variants:
         raise InputError("policies, GPUs, routers and variants are changes of a scenario: give that too")
     return [*found, *(Side(name, read_scenario(each)) for name, each in (scenarios or {}).items())]
+
+
+def _check_by(by: Metric, sides: Sequence[Side]) -> None:
+    """Refuse an order by a figure that no run would have."""
+    slos = sides[0].scenario.objectives
+    if by.name in ("goodput", "attainment") and not slos.classes and not any(slos.model_dump().values()):
+        raise InputError(
+            f"{by.name} needs objectives: give one of --ttft, --tpot, --itl, --e2e (objectives.ttft_s ...), or order "
+            "by another metric (--by)"
+        )
+    if by.name == "cost":
+        free = [s.name for s in sides if any(pool.price_per_gpu_hour is None for pool in s.scenario.cluster.pools)]
+        if free:
+            raise InputError(
+                f"cost needs prices, and {', '.join(free)} has none: give --price, or a variant with a price for each "
+                "GPU (--variant h100 gpu=h100-sxm price=2.9)"
+            )
 
 
 def _baseline(sides: Sequence[Side], wanted: str | None) -> str:
@@ -293,7 +311,9 @@ def _check_results(results: Sequence[SideResult], interrupted: bool) -> None:
     raise InputError(f"none of the sides could be simulated: {'; '.join(reasons)}")
 
 
-def _without_alike(results: Sequence[SideResult], seeds: Sequence[int]) -> tuple[list[int], list[str]]:
+def _without_alike(
+    results: Sequence[SideResult], seeds: Sequence[int], scenario: Scenario, resample: bool | None
+) -> tuple[list[int], list[str]]:
     """Return the seeds that say something: the first alone where the figures of all are the same, with a note."""
     with_figures = [each for each in results if len(each.done) > 1]
     if not with_figures:
@@ -302,9 +322,17 @@ def _without_alike(results: Sequence[SideResult], seeds: Sequence[int]) -> tuple
         first, *others = (done.outcome.figures for done in each.done.values())
         if any(other != first for other in others):
             return list(seeds), []
+    part = scenario.workload
+    remedy = ""
+    if part.generator is not None and "seed" in part.generator.params:
+        remedy = "; the generator's own seed is fixed: leave it out of workload.generator.params"
+    elif part.resample is not None:
+        remedy = "; its blocks are too long for this trace: shorten workload.resample.block_s"
+    elif part.generator is None and resample is False:
+        remedy = "; with workload.resample (no --no-resample) they are other days like the trace"
     text = (
         f"all {len(seeds)} seeds gave the same figures, as nothing in these scenarios is random: there is one "
-        "replication, and differences have no intervals; workload.resample draws other days like a replayed trace"
+        f"replication, and differences have no intervals{remedy}"
     )
     return [seeds[0]], [text]
 

@@ -74,7 +74,8 @@ def test_a_gpu_that_can_not_hold_the_model_is_told_and_the_others_compared(cli: 
 def test_seeds_that_are_all_alike_are_said_to_be(cli: Cli) -> None:
     said = cli(*TWO, "--no-resample")
     assert said.code == 0
-    assert "all 2 seeds gave the same figures" in " ".join(said.out.split()) and "±" not in said.out
+    words = " ".join(said.out.split())
+    assert "all 2 seeds gave the same figures" in words and "(no --no-resample)" in words and "±" not in said.out
 
 
 @pytest.mark.parametrize(

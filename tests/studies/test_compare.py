@@ -93,6 +93,10 @@ def test_a_replayed_trace_is_drawn_anew_for_each_seed_unless_told_otherwise() ->
     asis = compare(given, seeds=2, trace=trace(), resample=False, **FEW)
     assert asis.seeds == (0,)
     assert "all 2 seeds gave the same figures" in asis.notes[0]
+    pinned = BASE.updated({"workload.generator.params": {**PARAMS, "seed": 7}})
+    assert "the generator's own seed is fixed" in compare(pinned, seeds=2, **FEW).notes[0]
+    whole = given.updated({"workload.resample": {"block_s": 100.0}})
+    assert "shorten workload.resample.block_s" in compare(whole, seeds=2, trace=trace(), **FEW).notes[0]
     assert all(each.pair is None or each.pair.difference.low is None for each in asis.comparisons)
 
 
@@ -176,6 +180,8 @@ def test_differences_go_through_lists_of_parts() -> None:
         ({"variants": {"a": {"seed": 5}}}, "a: seed can't differ between sides"),
         ({"variants": {"a": {"cluster.pools.*.nonsense": 5}}}, "a: .*nonsense"),
         ({"policies": ["orca"], "by": "speed"}, "unknown metric 'speed'"),
+        ({"policies": ["orca"], "by": "goodput"}, "goodput needs objectives: give one of --ttft"),
+        ({"policies": ["orca"], "by": "cost"}, "cost needs prices, and base, orca has none: give --price"),
         ({"policies": ["orca"], "seeds": 0}, "from 1 to 10,000 replications"),
         ({"policies": ["orca"], "resample": True}, "only a replayed trace is resampled"),
     ],

@@ -393,23 +393,17 @@ class Lane:
 
     # -------------------------------------------------------------------------------------------------- energy
 
-    def energy_line(self) -> tuple[int, int] | None:
-        """Return what the first step of the run in flight draws, and each later one more, where that says it all.
+    def energy_line(self) -> tuple[int, int, int] | None:
+        """Return what the run in flight draws, see `StepEnergy.run_line`; None if it waits for copies, too."""
+        return None if self.plan.awaited else self.replica.energy.run_line(self.shape, self.durations)
 
-        None for runs that have chunks or may reach the limit, and for a step that waits for copies.
-        """
-        shape = self.shape
-        if shape.chunks or shape.decodes > self.looks_above or self.plan.awaited:
-            return None
-        return self.replica.energy.decodes_line_pj(shape)
-
-    def drawn_pj(self, done: int, at_ns: int, line: tuple[int, int] | None) -> int:
+    def drawn_pj(self, done: int, at_ns: int, line: tuple[int, int, int] | None) -> int:
         """Return what the run in flight has drawn until now, ``done`` of its steps being over; see `energy_line`."""
         if line is not None:
             begun_ns = int(self.ends[done - 1]) if done else self.start_ns
-            first, more = line
+            first, more, steady_mw = line
             step = first + done * more
-            whole = done * first + done * (done - 1) // 2 * more
+            whole = done * first + done * (done - 1) // 2 * more + steady_mw * (at_ns - self.start_ns)
             return whole + step * (at_ns - begun_ns) // int(self.durations[done])
         before = self._run_pj(self.shape, self.durations, done) if done else 0
         return before + self.begun_pj(done, at_ns)

@@ -199,6 +199,36 @@ class StepEnergy:
             more += shape.decode_window_growth * self.window_pj
         return self.decodes_pj(shape, 0) + self.experts(shape), more
 
+    def run_line(self, shape: BatchShape, durations: Durations) -> tuple[int, int, int] | None:
+        """Return what each step of a run draws, where one line says it: of all steps, or the limit in all of them.
+
+        Returns
+        -------
+        tuple
+            Picojoules of the first step, how many more each later one draws, and the milliwatts drawn all the time
+            beside that; None where only some steps would lie above the limit, or a chunk's window isn't linear.
+        """
+        first, more = self.decodes_line_pj(shape)
+        if shape.chunks:
+            if self.window is not None:
+                return None
+            first += self.chunks_pj(shape, 0)
+            for new, _ in shape.chunks:
+                more += new * (self.context_pj + new * self.pair_pj)
+        elif shape.decodes <= self.watch_above:
+            return first, more, 0
+        limit_mw = self.limit_mw
+        if limit_mw is None:
+            return first, more, 0
+        least, most = (
+            (min(durations), max(durations))
+            if isinstance(durations, list)
+            else (int(durations.min()), int(durations.max()))
+        )
+        if first + (len(durations) - 1) * more <= limit_mw * least:
+            return first, more, 0
+        return (0, 0, limit_mw) if first > limit_mw * most else None
+
     def adder(self, counters: EnergyCounters) -> Callable[[BatchShape, Durations, int], None]:
         """Return `add` for one replica's counters, quick for a few steps with chunks of a plain model.
 

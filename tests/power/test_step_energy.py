@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -180,3 +181,27 @@ def test_the_quick_way_of_adding_is_the_plain_one() -> None:
         assert plain.own_pj == ENERGY.run_meter()(shape, durations, steps) - sum(
             ENERGY.decodes_pj(shape, i) for i in range(steps)
         )
+
+
+def test_what_a_run_has_drawn_is_a_line_where_one_says_it() -> None:
+    rng = np.random.default_rng(2)
+    kinds: Counter[str] = Counter()
+    for _ in range(400):
+        shape = BatchShape()
+        shape.decodes = int(rng.integers(0, 30))
+        shape.decode_kv = shape.decodes * int(rng.integers(1, 500))
+        shape.chunks = [(int(rng.integers(1, 60)), int(rng.integers(0, 300))) for _ in range(int(rng.integers(0, 3)))]
+        shape.prefill_tokens = sum(new for new, _ in shape.chunks)
+        durations = [int(ns) for ns in rng.integers(1, 4, 5) * int(10 ** rng.uniform(2, 7))]
+        line = ENERGY.run_line(shape, durations)
+        if line is None:
+            kinds["some at the limit"] += 1
+            continue
+        first, more, steady_mw = line
+        kinds["limit" if steady_mw else "line"] += 1
+        for done in range(1, 5):
+            whole = done * first + done * (done - 1) // 2 * more + steady_mw * sum(durations[:done])
+            assert whole == ENERGY.run_meter()(shape, durations, done)
+            step = first + done * more + steady_mw * durations[done]
+            assert step == ENERGY.step_dynamic_pj(shape, done, durations[done])
+    assert min(kinds[kind] for kind in ("some at the limit", "limit", "line")) > 10

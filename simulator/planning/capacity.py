@@ -8,7 +8,7 @@ look (`simulator.planning.planner`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -82,12 +82,15 @@ class Question:
         The busiest stretch of the requests.
     request_class
         Whose requests it serves; None: everybody's.
+    worth
+        Only a share of this or more is of interest: where it is not served, nothing more is asked. None: all are.
     """
 
     scenario: Mapping[str, Any]
     trace: Trace
     objectives: tuple[Objective, ...]
     request_class: str | None = None
+    worth: float | None = None
 
 
 def busiest(trace: Trace, length_s: float = PROBE_S) -> Trace:
@@ -109,17 +112,18 @@ def question(
     objectives: Sequence[Objective],
     trace: Trace,
     request_class: str | None = None,
+    worth: float | None = None,
 ) -> Question:
     """Return what a process needs to find a capacity; ``trace`` is what `busiest` returned."""
     data = base.to_mapping()
     data["workload"] = {key: value for key, value in data.get("workload", {}).items() if key == "loop"}
     data.setdefault("cluster", {})["pools"] = [configuration.pool(base, 1)]
     if request_class is None:
-        return Question(data, trace, tuple(objectives))
+        return Question(data, trace, tuple(objectives), None, worth)
     data["workload"]["class"] = [request_class]
     own = [each for each in objectives if each.request_class in ("", request_class)]
     data["objectives"] = {key: value for key, value in data.get("objectives", {}).items() if key != "classes"}
-    return Question(data, trace, tuple(own), request_class)
+    return Question(data, trace, tuple(own), request_class, worth)
 
 
 def capacity_of(asked: Question) -> Capacity:
@@ -129,6 +133,9 @@ def capacity_of(asked: Question) -> Capacity:
     probes: list[Probe] = []
 
     def meets(share: float) -> bool:
+        known = next((probe.met for probe in probes if probe.share == share), None)
+        if known is not None:
+            return known
         judged = judge(Task(_thinned(asked.scenario, share), asked.trace), demands)
         if judged.verdict is None:
             raise _FailedError(judged)
@@ -141,7 +148,14 @@ def capacity_of(asked: Question) -> Capacity:
         return not missed
 
     try:
-        low, high = bracket(meets, FIRST_SHARE, fewest, MOST, TOLERANCE)
+        if asked.worth is not None:
+            if not meets(min(asked.worth, MOST)):
+                return Capacity(0.0, asked.worth, tuple(probes))
+            low, high = bracket(meets, asked.worth, fewest, MOST, TOLERANCE)
+        elif not meets(fewest):
+            low, high = 0.0, fewest
+        else:
+            low, high = bracket(meets, FIRST_SHARE, fewest, MOST, TOLERANCE)
     except _FailedError as error:
         outcome = error.judged.outcome
         return Capacity(0.0, None, tuple(probes), outcome.failure, outcome.is_defect)
@@ -154,7 +168,9 @@ class _FailedError(InputError):
         self.judged = judged
 
 
-def bracket(meets: Any, first: float, fewest: float, most: float, tolerance: float) -> tuple[float, float | None]:
+def bracket(
+    meets: Callable[[float], bool], first: float, fewest: float, most: float, tolerance: float
+) -> tuple[float, float | None]:
     """Return the largest load that was seen to do, and the smallest seen not to, their quotient within a tolerance.
 
     Parameters

@@ -199,10 +199,40 @@ def described(result: PlanResult) -> dict[str, Any]:
             for choice, each in result.refused
         ],
         "summary": dict(trace_run.summary),
+        "what_ifs": [
+            {
+                "name": each.name,
+                "change": each.change,
+                "plan_holds": each.plan_holds,
+                "answer": each.text,
+                "fleet": None if each.fleet is None else each.fleet.text,
+                "usd_per_hour": each.price,
+                "how": each.how,
+            }
+            for each in result.what_ifs
+        ],
+        "lower_bound": _bound(result),
         "notes": list(result.notes),
         "simulations": result.simulations,
         "took_s": dict(result.took_s),
         "scenario": _scenario(result).to_mapping(),
+    }
+
+
+def _bound(result: PlanResult) -> dict[str, Any] | None:
+    bound = result.bound
+    if bound is None:
+        return None
+    return {
+        "window_s": bound.window_s,
+        "gpus": [round(float(value), 4) for value in bound.gpus],
+        "usd_per_hour": [round(float(value), 4) for value in bound.price],
+        "mean_gpus": bound.mean_gpus,
+        "mean_usd_per_hour": bound.mean_price,
+        "fewest_with": bound.fewest.text,
+        "cheapest_with": bound.cheapest.text,
+        "plan_uses": bound.mean_gpus / result.fleet.gpus,
+        "full_steps_requests_per_s": {each.text: rate for each, rate in bound.rates},
     }
 
 

@@ -23,6 +23,7 @@ from simulator.build import load_trace
 from simulator.errors import InputError
 from simulator.models import load_model
 from simulator.planning import files
+from simulator.planning.bound import Bound, lower_bound
 from simulator.planning.capacity import Capacity, busiest, capacity_of, died, question
 from simulator.planning.choices import Choice, choices_of
 from simulator.planning.configurations import MOST_GPUS, Configuration, configurations
@@ -32,6 +33,8 @@ from simulator.planning.infeasible import nothing_fits, nothing_meets, too_few
 from simulator.planning.objectives import Objective, limits, objectives_of
 from simulator.planning.programme import Counts, cheapest
 from simulator.planning.proving import NUM_SEEDS, Prover, Run
+from simulator.planning.what_ifs import Situation, WhatIf
+from simulator.planning.what_ifs import what_ifs as answer_all
 from simulator.scenario import Scenario
 from simulator.studies.plan_space import Infeasible
 from simulator.studies.replications import replications
@@ -107,7 +110,7 @@ class PlanResult:
     scenario
         The fleet as a scenario that `simulator.run` takes.
     what_ifs, bound
-        None: not asked for.
+        Empty and None where they were not asked for.
     took_s
         Wall time by part, seconds.
     """
@@ -129,6 +132,8 @@ class PlanResult:
     seeds_vary: str
     notes: tuple[str, ...]
     simulations: int
+    what_ifs: tuple[WhatIf, ...] = ()
+    bound: Bound | None = None
     took_s: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -249,6 +254,15 @@ def plan(
     clock.lap("cheaper fleets")
     removals = _removals(prover, fleet)
     clock.lap("one replica fewer")
+    answers: tuple[WhatIf, ...] = ()
+    bound = None
+    if what_ifs:
+        shares = {each.configuration: each.shares for each in kept}
+        able_now = tuple(each.configuration for each in kept)
+        answers = tuple(answer_all(Situation(prover, fleet, able_now, shares, tuple(choices), loaded)))
+        clock.lap("what-ifs")
+        bound = lower_bound(base, [each.configuration for each in candidates if each.share], loaded)
+        clock.lap("lower bound")
     notes = _notes(base, candidates, trace)
     result = PlanResult(
         model=model.name,
@@ -268,6 +282,8 @@ def plan(
         seeds_vary=seeds_are.text,
         notes=tuple(notes),
         simulations=told.done,
+        what_ifs=answers,
+        bound=bound,
         took_s=clock.laps(),
     )
     if place is not None:
@@ -373,10 +389,15 @@ class _Measured:
     executor: Executor | None
     told: _Told
 
-    def all(self, wanted: Sequence[Configuration]) -> list[Candidate]:
-        """Return configurations with their capacities, in their order."""
+    def all(
+        self, wanted: Sequence[Configuration], worth: Mapping[Configuration, float] | None = None
+    ) -> list[Candidate]:
+        """Return configurations with their capacities, in their order; below what one is ``worth``, 0."""
         pairs = [(each, name) for each in wanted for name in self.classes]
-        asked = [question(self.base, each, self.objectives, self.trace, name or None) for each, name in pairs]
+        asked = [
+            question(self.base, each, self.objectives, self.trace, name or None, (worth or {}).get(each))
+            for each, name in pairs
+        ]
         found: dict[tuple[Configuration, str], Capacity] = {}
         self.told.expect(len(pairs))
         for place, capacity in run_tasks(capacity_of, asked, died, workers=self.workers, executor=self.executor):
@@ -390,13 +411,16 @@ def _tuned(measured: _Measured, candidates: Sequence[Candidate], policies: Seque
     best = [each for each in dominated(candidates) if not each.dropped]
     settings: list[tuple[tuple[str, Any], ...]] = [(("engine.max_num_batched_tokens", tokens),) for tokens in TOKENS]
     settings += [(("batching", policy),) for policy in policies]
-    varied = measured.all([replace(each.configuration, changes=some) for each in best for some in settings])
+    variants = {replace(each.configuration, changes=some): each for each in best for some in settings}
+    # With several classes what a variant is worth isn't one number: then all of it is found out.
+    worth = {variant: BETTER * each.share for variant, each in variants.items()} if len(measured.classes) == 1 else None
+    varied = measured.all(list(variants), worth)
     found = []
     for each in candidates:
         own = [other for other in varied if other.configuration.layout == each.configuration.layout]
         own = [other for other in own if other.configuration.choice == each.configuration.choice]
         most = max(own, key=lambda other: other.share, default=each)
-        found.append(most if most.share > BETTER * each.share else each)
+        found.append(most if most.share >= BETTER * each.share else each)
     return found
 
 

@@ -30,6 +30,12 @@ def show(result: PlanResult, out: str | None) -> None:
     for style, line in proof(result):
         console.print(Text(line, style=style))
     console.print()
+    if result.what_ifs:
+        console.print(_what_ifs(result))
+        console.print()
+    if result.bound is not None:
+        console.print(bound_line(result))
+        console.print()
     console.print(_configurations(result))
     left = len(result.candidates) - _CONFIGURATIONS
     if left > 0:
@@ -82,8 +88,8 @@ def proof(result: PlanResult) -> Iterator[tuple[str, str]]:
         yield "", "One replica fewer: none would be left"
     for fleet, runs in result.removals:
         failed = [run for run in runs if not run.met]
-        where = "everywhere" if len(failed) == len(runs) else " and ".join(run.where for run in failed)
-        said = f"fails on {where} ({'; '.join(failed[0].misses)})" if failed else "MEETS the objectives"
+        where = "everywhere" if len(failed) == len(runs) else "on " + " and ".join(run.where for run in failed)
+        said = f"fails {where} ({'; '.join(failed[0].misses)})" if failed else "MEETS the objectives"
         yield "", f"One replica fewer, {fleet.text}: {said}"
     tried = result.enumeration.tried
     yield "", f"Cheaper fleets of the configurations in question: {len(tried)}, all simulated, all fail; the dearest:"
@@ -99,6 +105,31 @@ def proof(result: PlanResult) -> Iterator[tuple[str, str]]:
                 f"{percent(result.enumeration.untried_below)} of the requests at most"
             ),
         )
+
+
+def _what_ifs(result: PlanResult) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("what if", no_wrap=True)
+    table.add_column("plan holds")
+    table.add_column("then", overflow="fold")
+    table.add_column("how", overflow="fold", style="dim")
+    for each in result.what_ifs:
+        holds = "-" if each.plan_holds is None else "yes" if each.plan_holds else "no"
+        table.add_row(each.name, holds, each.text, each.how)
+    return table
+
+
+def bound_line(result: PlanResult) -> str:
+    """Return the lower bound in a sentence."""
+    bound = result.bound
+    assert bound is not None
+    return (
+        f"Lower bound over time: a perfect instant autoscaler would use {number(bound.mean_gpus)} GPUs on average "
+        f"({bound.fewest.text}; {number(float(bound.gpus.max()))} in the busiest minute), or pay "
+        f"${bound.mean_price:,.2f} an hour ({bound.cheapest.text}). The plan has {result.fleet.gpus} GPUs for "
+        f"${result.fleet.price:,.2f}: {percent(bound.mean_price / result.fleet.price)} of its price is bound to the "
+        "work; the rest is for latency, whole replicas and the course of the load."
+    )
 
 
 def _configurations(result: PlanResult) -> Table:

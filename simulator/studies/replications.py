@@ -91,7 +91,7 @@ def replications(scenario: Scenario, trace: Trace, *, wanted: bool | None = None
     if part.generator is not None:
         if wanted:
             raise InputError("only a replayed trace is resampled; this one is generated, anew for each seed")
-        return Replications(None, f"the generator {part.generator.kind} makes other requests with each")
+        return Replications(None, f"the generator {part.generator.kind} makes other requests with each seed")
     if wanted is False:
         return Replications(None, "the same requests with each: only what draws random numbers differs")
     why = _not_resampled(scenario, trace)

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simulator.errors import InputError
 from simulator.scenario_keys import anchor_paths
+from simulator.studies.directories import check_own
 from simulator.write import REPORT
 
 if TYPE_CHECKING:
@@ -34,20 +34,7 @@ def check_dir(place: Path, *, overwrite: bool) -> Path:
     InputError
         If it is a file, can't be made, or holds anything but an earlier plan that may be replaced.
     """
-    place = place.expanduser().resolve()
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        names = {entry.name for entry in place.iterdir()}
-    except OSError as error:
-        raise InputError(f"cannot write to {place}: {error.strerror}; choose another directory") from error
-    if names - OWN_FILES:
-        what = ", ".join(sorted(names - OWN_FILES)[:3])
-        raise InputError(f"cannot write to {place}: it holds other files ({what}); choose another directory")
-    if names and not overwrite:
-        raise InputError(
-            f"cannot write to {place}: it holds an earlier plan; choose another directory or overwrite it (--overwrite)"
-        )
-    return place
+    return check_own(place, "plan", OWN_FILES.__contains__, overwrite=overwrite)
 
 
 def write(result: PlanResult, place: Path) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import simulator
 from simulator import scenario_yaml
-from simulator.errors import InputError
+from simulator.studies.directories import check_own
 from simulator.write import REPORT, plain
 
 if TYPE_CHECKING:
@@ -69,6 +69,10 @@ def runs(result: CompareResult) -> list[dict[str, Any]]:
     ]
 
 
+def _is_own(name: str) -> bool:
+    return name in (TABLE, RUNS, COMPARE, REPORT) or _SCENARIO.fullmatch(name) is not None
+
+
 def check_dir(place: Path, *, overwrite: bool) -> Path:
     """Return the directory, absolute, if a comparison may be written there; for a check before a long one.
 
@@ -77,21 +81,7 @@ def check_dir(place: Path, *, overwrite: bool) -> Path:
     InputError
         If it is a file, can't be made, or holds anything but an earlier comparison that may be replaced.
     """
-    place = place.expanduser().resolve()
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        names = sorted(entry.name for entry in place.iterdir())
-    except OSError as error:
-        raise InputError(f"cannot write to {place}: {error.strerror}; choose another directory") from error
-    others = [name for name in names if name not in (TABLE, RUNS, COMPARE, REPORT) and not _SCENARIO.fullmatch(name)]
-    if others:
-        raise InputError(f"cannot write to {place}: it holds other files ({', '.join(others[:3])}); choose another one")
-    if names and not overwrite:
-        raise InputError(
-            f"cannot write to {place}: it holds an earlier comparison; choose another directory or overwrite it "
-            "(--overwrite)"
-        )
-    return place
+    return check_own(place, "comparison", _is_own, overwrite=overwrite)
 
 
 def write(result: CompareResult, place: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simulator.errors import InputError
+from simulator.studies.directories import check_own
 from simulator.studies.plan_space import Plan, count_by_kind, dimensions
 from simulator.write import REPORT
 
@@ -67,21 +67,7 @@ def check_dir(place: Path, *, overwrite: bool, own: Collection[str] = OWN_FILES)
     InputError
         If it is a file, can't be made, or holds anything but an earlier search that may be replaced.
     """
-    place = place.expanduser().resolve()
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        names = {entry.name for entry in place.iterdir()}
-    except OSError as error:
-        raise InputError(f"cannot write to {place}: {error.strerror}; choose another directory") from error
-    if names - set(own):
-        what = ", ".join(sorted(names - set(own))[:3])
-        raise InputError(f"cannot write to {place}: it holds other files ({what}); choose another directory")
-    if names and not overwrite:
-        raise InputError(
-            f"cannot write to {place}: it holds an earlier search; choose another directory or overwrite it "
-            "(--overwrite)"
-        )
-    return place
+    return check_own(place, "search", own.__contains__, overwrite=overwrite)
 
 
 def write(result: SearchResult, place: Path) -> None:

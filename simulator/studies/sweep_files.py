@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import simulator
 from simulator import scenario_yaml
-from simulator.errors import InputError
 from simulator.scenario import ScenarioError
 from simulator.scenario_keys import anchor_paths
+from simulator.studies.directories import check_own
 from simulator.studies.identity import program_digest
 from simulator.studies.intervals import CONFIDENCE
 from simulator.write import REPORT, plain
@@ -72,21 +72,7 @@ def check_dir(place: Path, *, overwrite: bool) -> Path:
     InputError
         If it is a file, can't be made, or holds anything but an earlier sweep that may be replaced.
     """
-    place = place.expanduser().resolve()
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        names = {entry.name for entry in place.iterdir()}
-    except OSError as error:
-        raise InputError(f"cannot write to {place}: {error.strerror}; choose another directory") from error
-    if names - OWN_FILES:
-        what = ", ".join(sorted(names - OWN_FILES)[:3])
-        raise InputError(f"cannot write to {place}: it holds other files ({what}); choose another directory")
-    if names and not overwrite:
-        raise InputError(
-            f"cannot write to {place}: it holds an earlier sweep; choose another directory or overwrite it "
-            "(--overwrite)"
-        )
-    return place
+    return check_own(place, "sweep", OWN_FILES.__contains__, overwrite=overwrite)
 
 
 def write(result: SweepResult, place: Path) -> None:

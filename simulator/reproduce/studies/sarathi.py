@@ -75,7 +75,7 @@ class _Case:
 
     @property
     def label(self) -> str:
-        return f"{self.name}, {self.length} tokens a request, batch of {self.batch}, chunks of {self.chunk}"
+        return f"{self.name}, {self.batch} of {self.length} tokens, chunks of {self.chunk}"
 
     @property
     def tokens(self) -> tuple[int, int]:
@@ -139,7 +139,7 @@ def _throughput(case: _Case) -> list[Row]:
     tokens = ROUNDS * case.batch * case.length
     rates = {policy: tokens / one.simulate().summary["simulated_s"] for policy, one in runs.items()}
     remark = f"{rates['sarathi']:.0f} against {rates['static']:.0f} tokens/s"
-    text = f"{case.label}: throughput over prompts and decodes apart"
+    text = f"{case.label}: throughput over the baseline"
     return [Row(text, rates["sarathi"] / rates["static"], "x", case.paper, remark, tuple(runs.values()))]
 
 

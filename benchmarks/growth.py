@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.cases import POLICIES, SARATHI, decoding_pool, generated, like_azure, scenario
 from benchmarks.measuring import ROOT, Measurement, measure, median, repeated
 from benchmarks.report import environment
-from simulator.validation.plots import COLOURS, MARKERS
+from simulator.figures.style import marker_style
 
 OUT = ROOT / "docs" / "performance"
 BUDGET_S = 30.0
@@ -106,7 +106,7 @@ def draw(study: Study, lines: Mapping[str, Sequence[Mapping[str, float]]], path:
         for index, (name, points) in enumerate(lines.items()):
             sizes = [point["size"] for point in points]
             costs = [1e6 * point["loop_cpu_s"] / point[f"{study.cost}s"] for point in points]
-            axes.plot(sizes, costs, color=COLOURS[index], marker=MARKERS[index], markersize=5, label=name)
+            axes.plot(sizes, costs, markersize=5, label=name, **marker_style(index))
             lowest.append(min(costs))
             highest.append(max(costs))
         axes.set(xscale="log", yscale="log", title=study.title, xlabel=study.xlabel)

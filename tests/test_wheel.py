@@ -34,6 +34,7 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
     assert data <= {".py", ".yaml", ".parquet", ".csv", ".gz", ".md", ".typed", ".json", ".html"}
     assert any(name.startswith("hardware_profiles/accelerators/") for name in names)
     assert any(name.startswith("simulator/models/catalogue/") for name in names)
+    assert {"simulator/reports/page.html", "simulator/validation/known_errors.json"} <= {*names}
 
 
 def test_a_bundled_trace_runs_from_any_directory_with_the_installed_wheel(wheel: Path, tmp_path: Path) -> None:

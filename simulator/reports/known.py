@@ -90,6 +90,14 @@ def _of(subject: Subject, errors: Sequence[KnownError]) -> list[Block]:
         )
     if exact:
         blocks.append(Text(f"{subject.text}: measured servers of this kind were simulated, and differed so:"))
+        kinds = {each.costs for each in exact}
+        if subject.costs not in (*_NOT_VALIDATED, *kinds):
+            blocks.append(
+                Text(
+                    f"Their step times were {' or '.join(sorted(kinds))}, those of this scenario are {subject.costs}: "
+                    "errors of the latter may be larger."
+                )
+            )
         return [*blocks, _table("Measured servers like this one, and how far off their simulation was.", exact)]
     near = same or [each for each in errors if each.accelerator == subject.accelerator]
     near = near or [each for each in errors if each.model == subject.model]

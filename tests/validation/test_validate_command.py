@@ -198,7 +198,7 @@ def test_the_page_stands_alone_and_names_cannot_break_it() -> None:
     assert "prefers-color-scheme: dark" in html
     assert "@media print" in html
     assert 'name="viewport"' in html
-    assert "currentColor" in html
+    assert "var(--ink, " in html
     assert "+50.0%" in html
     assert "−50.0%" in html  # the peer's
 

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import typer
 
 from simulator.cli.run_command import register_with, scenario_of
 from simulator.cli.several import counting
 from simulator.errors import InputError
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from simulator.studies.search import Row, SearchResult
 
 HELP = """Find the best parallel plan of a model on given nodes, by simulating every plan that fits.
 
@@ -25,14 +19,14 @@ over the rest.
 
 With --by load it finds the highest load that a scenario, its own layout included, carries within its objectives."""
 
-_SHOWN = 10
-"""Plans in the table without --all."""
 _LAYOUT = ("tp", "pp", "replicas")
 """Flags of a layout: what a search finds, or what the highest load is of."""
 _OF_PLANS: Mapping[str, Any] = {
     "nodes": None,
     "gpus": None,
     "only": None,
+    "limit": None,
+    "pareto": None,
     "fewer": None,
     "screen": None,
     "finalists": None,
@@ -50,7 +44,8 @@ _OPTIONS: tuple[tuple[str, Any, Any, Any], ...] = (
         typer.Option(
             "--by",
             metavar="TARGET",
-            help="goodput, throughput, cost, energy, or a latency: ttft_p99, tpot_mean, itl_p99, e2e_mean ...; "
+            help="goodput, goodput_per_gpu, goodput_per_price, throughput, cost, energy, or a latency: ttft_p99, "
+            "tpot_mean, itl_p99, e2e_mean ...; "
             "load: the highest load of the scenario as it is.",
         ),
         "throughput",
@@ -62,11 +57,27 @@ _OPTIONS: tuple[tuple[str, Any, Any, Any], ...] = (
         None,
     ),
     (
+        "limit",
+        list[str] | None,
+        typer.Option(
+            "--limit",
+            metavar="KEY=V[,V]",
+            help="Engine limits to try with every plan: max_num_seqs=64,256 or a pool's key (repeatable).",
+        ),
+        None,
+    ),
+    (
+        "pareto",
+        str | None,
+        typer.Option("--pareto", metavar="TARGETS", help="Mark the Pareto front: ttft_p99,throughput,cost,energy."),
+        None,
+    ),
+    (
         "fewer",
         bool | None,
         typer.Option(
             "--fewer/--all-gpus",
-            help="Try plans that leave GPUs idle, or not; left out: by cost and energy only.",
+            help="Try plans that leave GPUs idle, or not; left out: by cost, energy, goodput per GPU or price only.",
             show_default=False,
         ),
         None,
@@ -160,6 +171,8 @@ def _search(ctx: Any, trace: str | None, values: dict[str, Any]) -> None:
             gpus=values["gpus"],
             by=values["by"],
             only=_sizes(values["only"] or []),
+            limits=_limits(values["limit"] or []),
+            pareto=[name.strip() for name in (values["pareto"] or "").split(",") if name.strip()],
             fewer=values["fewer"],
             screen=values["screen"],
             finalists=FINALISTS if values["finalists"] is None else values["finalists"],
@@ -170,7 +183,9 @@ def _search(ctx: Any, trace: str | None, values: dict[str, Any]) -> None:
             progress=progress,
         )
     if not values["quiet"]:
-        _print(result, values["show_all"], values["out"])
+        from simulator.cli.search_printing import print_search
+
+        print_search(result, values["show_all"], values["out"])
     if result.interrupted:
         raise typer.Exit(130)
     if any(row.failure for row in result.rows):
@@ -207,126 +222,18 @@ def _sizes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
     return found
 
 
-# ---------------------------------------------------------------------------------------------------------- table
+def _limits(texts: Sequence[str]) -> dict[str, list[Any]]:
+    """Return the values of ``max_num_seqs=64,256`` by key, each read as YAML."""
+    from simulator.scenario_yaml import value
 
-
-def _print(result: SearchResult, show_all: bool, out: str | None) -> None:
-    from rich.console import Console
-    from rich.text import Text
-
-    from simulator.studies.plan_space import count_by_kind
-    from simulator.terminal import plural, span
-
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 130)
-    if result.interrupted:
-        console.print(Text("INTERRUPTED: of the plans that were simulated until then.", style="bold yellow"))
-    console.print(Text(headline(result), style="bold"))
-    console.print()
-    _print_plans(result, console, show_all)
-    console.print()
-    lines = [("Simulated", "; ".join(result.stages))]
-    if result.infeasible:
-        counts = ", ".join(f"{count} {kind}" for kind, count in count_by_kind(result.infeasible).items())
-        hint = "" if show_all else "; --all lists them"
-        lines.append(("Can't run", f"{plural(len(result.infeasible), 'plan')} ({counts}){hint}"))
-    lines += [("Note", note) for note in result.notes]
-    lines.append(("Took", span(result.took_s)))
-    if out is not None:
-        best = "; best.yaml runs again with: simulate run --scenario best.yaml" if result.best_scenario else ""
-        lines.append(("Results in", f"{out}{best}"))
-    width = max(len(label) for label, _ in lines)
-    for label, text in lines:
-        console.print(Text.assemble((f"{label:<{width}}  ", "bold"), text))
-    if show_all:
-        console.print()
-        for each in result.infeasible:
-            console.print(Text(f"{each.plan.text}: {each.kind}: {each.reason}", style="dim"))
-
-
-def headline(result: SearchResult) -> str:
-    """Return the answer in a line."""
-    from simulator.terminal import number
-
-    gpus = f"{result.budget.nodes} x {result.budget.node}" if result.budget.nodes > 1 else result.budget.node
-    where = f"{result.model} on {gpus}"
-    best = result.best
-    if best is None:
-        return f"{where}: no plan was simulated to its end."
-    value = best.value(result.by)
-    assert value is not None
-    said = f"{where}: best by {result.by.name} is {best.plan.text}: {number(value)} {result.by.unit}"
-    base = result.baseline
-    if base is None:
-        return f"{said}; the heuristic plan can't run or was not simulated."
-    if base.plan == best.plan:
-        return f"{said}; it is the heuristic plan."
-    gain = result.gain
-    return f"{said}, {'' if gain is None else f'{gain:.2f} times as good as '}the heuristic plan {base.plan.text}."
-
-
-def _print_plans(result: SearchResult, console: Console, show_all: bool) -> None:
-    from rich.table import Table
-
-    from simulator.terminal import number, percent
-
-    rows = list(result.rows)
-    shown = rows if show_all else rows[:_SHOWN]
-    base = result.baseline
-    if base is not None and all(row.plan != base.plan for row in shown):
-        shown = [*shown, base]
-    columns: list[tuple[str, str, float]] = [
-        ("tokens/s", "output_tokens_per_s", 1.0),
-        ("TTFT p99 (s)", "ttft_s_p99", 1.0),
-        ("TPOT (ms)", "tpot_s_mean", 1e3),
-        ("ITL p99 (ms)", "itl_s_p99", 1e3),
-        ("E2E (s)", "e2e_s_mean", 1.0),
-        ("goodput/s", "goodput_requests_per_s", 1.0),
-        ("cost/Mtok", "cost_per_million_output_tokens", 1.0),
-        ("J/token", "energy_j_per_output_token", 1.0),
-    ]
-    if result.by.figure not in {figure for _, figure, _ in columns}:
-        columns.append((result.by.name, result.by.figure, 1.0))
-    columns = [each for each in columns if any(row.figures.get(each[1]) is not None for row in shown)]
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("#", justify="right")
-    table.add_column("plan", no_wrap=True)
-    table.add_column("GPUs", justify="right")
-    for label, figure, _ in columns:
-        table.add_column(label + ("*" if figure == result.by.figure else ""), justify="right", no_wrap=True)
-    table.add_column("KV peak", justify="right", no_wrap=True)
-    table.add_column("remark", overflow="fold")
-    for row in shown:
-        place = next((str(place) for place, each in enumerate(rows, 1) if each.plan == row.plan), "")
-        cells = [
-            "-" if row.figures.get(figure) is None else number(float(row.figures[figure]) * scale)
-            for _, figure, scale in columns
-        ]
-        peak = row.figures.get("peak_kv_utilization")
-        table.add_row(
-            place,
-            row.plan.text,
-            str(row.plan.gpus),
-            *cells,
-            "-" if peak is None else percent(peak),
-            ", ".join(_remarks(result, row)),
-        )
-    console.print(table)
-
-
-def _remarks(result: SearchResult, row: Row) -> Iterator[str]:
-    from simulator.studies.search import sustains
-    from simulator.terminal import percent
-
-    if result.baseline is not None and row.plan == result.baseline.plan:
-        yield "heuristic"
-    if row.failure:
-        yield row.failure
-        return
-    if row.screened_only:
-        yield "screened only"
-    if row.figures["overloaded"]:
-        yield "overloaded"
-    if row.figures["attainment"] is not None and not sustains(row):
-        yield f"SLO {percent(row.figures['attainment'])}"
-    if row.figures["unserved"]:
-        yield f"{row.figures['unserved']:,} not served"
+    found: dict[str, list[Any]] = {}
+    for text in texts:
+        name, equals, listed = text.partition("=")
+        pieces = [piece.strip() for piece in listed.split(",")]
+        if not equals or not name.strip() or not all(pieces):
+            raise InputError(f"--limit {text}: write a key and values, as in --limit max_num_seqs=64,256")
+        try:
+            found.setdefault(name.strip(), []).extend(value(piece) for piece in pieces)
+        except ValueError as error:
+            raise InputError(f"--limit {name}: {error}") from None
+    return found

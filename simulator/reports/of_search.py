@@ -143,6 +143,8 @@ def _remarks(plan: Mapping[str, Any]) -> Iterator[str]:
         yield "best"
     if plan["baseline"]:
         yield "heuristic"
+    if plan.get("pareto"):
+        yield "Pareto front"
     if plan["screened_only"]:
         yield "screened only"
     if plan["overloaded"]:

@@ -55,8 +55,10 @@ MORE_SEEDS = 2
 """Replications that are added while the interval contains the threshold: a choice."""
 MOST_SEEDS = 9
 """Replications of a load at most, unless the caller says otherwise: a choice."""
-MOST_DOUBLINGS = 16
-"""How often the load is doubled or halved at most: a choice."""
+MOST_HALVINGS = 16
+"""How often the load is halved at most: a choice."""
+BURST_S = 0.1
+"""Time within which all requests arrive at the highest load that is tried: hardly longer than a few steps, a choice."""
 SHORT_S = 60.0
 """Time of arrivals at the load that was found below which a note says that it is a burst: a choice, some times what an
 answer takes."""
@@ -318,9 +320,7 @@ class _Study:
         self.is_closed = loop.kind == "closed"
         self.key = "workload.loop.clients" if self.is_closed else "workload.rate_scale"
         self.start: float = (loop.clients or 1) if self.is_closed else base.workload.rate_scale
-        self.least = 1 if self.is_closed else self.start / 2**MOST_DOUBLINGS
-        # More clients than requests change nothing.
-        self.most = max(self.start, len(requests)) if self.is_closed else self.start * 2**MOST_DOUBLINGS
+        self.least = 1 if self.is_closed else self.start / 2**MOST_HALVINGS
         self.probes: dict[float, Probe] = {}
         self.demand = Demand(base.objectives, attain)
         # Replications that miss twice what is allowed say no more when they are whole.
@@ -330,9 +330,11 @@ class _Study:
         self._seeds = seeds
         self._store, self._workers, self._executor, self._progress = store, workers, executor, progress
         self._done = 0
-        self._first_s, self._last_s = (
-            (float(requests.arrival_s[0]), float(requests.arrival_s[-1])) if len(requests) else (0.0, 0.0)
-        )
+        arrivals = requests.arrival_s
+        self._span_s = float(arrivals[-1] - arrivals[0]) if len(requests) else 0.0
+        # More clients than requests change nothing.
+        most = len(requests) if self.is_closed else self.start * self._span_s / BURST_S
+        self.most = max(self.start, most)
 
     def scenario(self, load: float, seed: int, again: Resample | None) -> Scenario:
         """Return the scenario of a load: at every load a seed draws the same blocks of requests."""
@@ -347,7 +349,7 @@ class _Study:
 
     def span_s(self, load: float) -> float | None:
         """Return the time between the first and the last arrival; None for a closed loop."""
-        return None if self.is_closed else (self._last_s - self._first_s) * self.start / load
+        return None if self.is_closed else self._span_s * self.start / load
 
     def ask(self, load: float) -> Answer:
         """Say whether a load is sustained, with as many replications as that takes."""

@@ -10,7 +10,7 @@ has them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import product
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -110,10 +110,17 @@ def dimensions() -> tuple[Dimension, ...]:
 
 @dataclass(frozen=True)
 class Plan:
-    """One candidate: sizes by dimension, in the order of `dimensions`, and the number of replicas."""
+    """One candidate: sizes by dimension, in the order of `dimensions`, the number of replicas, and engine limits.
+
+    Attributes
+    ----------
+    limits
+        Scenario keys and their values, beside the layout; none: as the scenario has them.
+    """
 
     sizes: tuple[tuple[str, int], ...]
     replicas: int
+    limits: tuple[tuple[str, Any], ...] = ()
 
     @property
     def by_name(self) -> dict[str, int]:
@@ -133,9 +140,10 @@ class Plan:
 
     @property
     def text(self) -> str:
-        """The plan as people write it: ``2 x (tp 4, pp 2)``; what is 1 is left out, but tp."""
+        """The plan as people write it: ``2 x (tp 4, pp 2), max_num_seqs 64``; what is 1 is left out, but tp."""
         sizes = ", ".join(f"{name} {size}" for name, size in self.sizes if size > 1 or name == "tp")
-        return f"{self.replicas} x ({sizes})"
+        limits = "".join(f", {key.rpartition('.')[2]} {value}" for key, value in self.limits)
+        return f"{self.replicas} x ({sizes}){limits}"
 
     def changes(self) -> dict[str, object]:
         """Return the scenario keys that make it; None takes a key back to its default."""
@@ -143,6 +151,7 @@ class Plan:
             f"{POOL}.replicas": self.replicas,
             f"{POOL}.parallel.attention_dp": None,  # another way to write dp
             **{f"{POOL}.parallel.{name}": size for name, size in self.sizes},
+            **dict(self.limits),
         }
 
 
@@ -233,6 +242,51 @@ def _layouts(model: ModelSpec, budget: Budget, known: Sequence[Dimension]) -> It
 def divisors(number: int) -> list[int]:
     """Return the divisors of a number, ascending."""
     return [each for each in range(1, number + 1) if number % each == 0]
+
+
+def with_limits(plans: Sequence[Plan], limits: Mapping[str, Sequence[Any]]) -> list[Plan]:
+    """Return every plan with every combination of limits.
+
+    Parameters
+    ----------
+    limits
+        Values by scenario key, as `limit_keys` gives them; none: the plans as they are.
+    """
+    combined = [tuple(zip(limits, values, strict=True)) for values in product(*limits.values())]
+    return [replace(plan, limits=each) for plan in plans for each in combined]
+
+
+def limit_keys(base: Scenario, limits: Mapping[str, Sequence[Any]]) -> dict[str, tuple[Any, ...]]:
+    """Return limits by their full scenario keys, each value tried.
+
+    Parameters
+    ----------
+    limits
+        Values by name: a key of the pool's engine (``max_num_seqs``, ``max-num-seqs``), or one of the pool
+        (``batching.params.token_budget``).
+
+    Raises
+    ------
+    InputError
+        If a key is unknown or part of the layout, a value is none of its values, or there are none.
+    """
+    found: dict[str, tuple[Any, ...]] = {}
+    for name, values in limits.items():
+        path = name.strip()
+        path = path.removeprefix(f"{POOL}.") if "." in path else f"engine.{path.replace('-', '_')}"
+        if path.split(".")[0] in ("parallel", "replicas") or path == "engine.replicas":
+            raise InputError(f"limit {name}: the layout is searched anyway; narrow it with 'only' (--only)")
+        if not values:
+            raise InputError(f"limit {name}: give at least one value")
+        key = f"{POOL}.{path}"
+        if key in found:
+            raise InputError(f"limit {name} is there twice; give all its values at once")
+        for value in values:
+            if not isinstance(value, str | int | float | None):
+                raise InputError(f"limit {name}: values are numbers or words, got {value!r}")
+            base.updated({key: value})
+        found[key] = tuple(dict.fromkeys(values))
+    return found
 
 
 # -------------------------------------------------------------------------------------------------------- pruning

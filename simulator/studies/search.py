@@ -5,8 +5,9 @@ requests, and the plans are ranked by what the user wants. This is what APEX doe
 Extensible and Dynamism-Aware Simulator for Automated Parallel Execution in LLM Serving*, arXiv:2411.17651); the plan
 that engines' guides name is simulated too and shown beside.
 
-One pool is planned; replicas are chosen by the scenario's router, and everything but layout and number of replicas
-is as the scenario says. Not searched: different layouts side by side, several GPU types, engine limits.
+One pool is planned; replicas are chosen by the scenario's router, and everything but layout, number of replicas and
+the engine limits that are to be tried is as the scenario says. Not searched: different layouts side by side, several
+GPU types.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from simulator.models import ModelSpec, load_model
 from simulator.resolve import DEFAULT_ACCELERATOR, Resolved
 from simulator.scenario import Parallel, Scenario
 from simulator.studies import search_files
+from simulator.studies.pareto import pareto_front
 from simulator.studies.plan_space import (
     POOL,
     Budget,
@@ -35,12 +37,15 @@ from simulator.studies.plan_space import (
     dimensions,
     enumerate_plans,
     heuristic,
+    limit_keys,
     prune,
     refusal,
+    with_limits,
 )
 from simulator.studies.points import LATENCIES, STATISTICS, Outcome, Task, evaluate
 from simulator.studies.store import Store, open_store, run_kept
 from simulator.studies.verdict import MIN_ATTAINMENT
+from simulator.terminal import plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,6 +97,12 @@ class Target:
 
 TARGETS: Mapping[str, Target] = {
     "goodput": Target("goodput", "goodput_requests_per_s", True, "requests/s within the objectives"),
+    "goodput_per_gpu": Target(
+        "goodput_per_gpu", "goodput_per_gpu", True, "requests/s within the objectives per GPU", True
+    ),
+    "goodput_per_price": Target(
+        "goodput_per_price", "goodput_per_price", True, "requests within the objectives per unit of price", True
+    ),
     "throughput": Target("throughput", "output_tokens_per_s", True, "output tokens/s"),
     "cost": Target("cost", "cost_per_million_output_tokens", False, "per million output tokens", True, True),
     "energy": Target("energy", "energy_j_per_output_token", False, "J per output token", True, True),
@@ -108,7 +119,13 @@ def target(name: str) -> Target:
     """Return a target by its name; ``ttft_s_p99`` and ``ttft-p99`` are ``ttft_p99``."""
     wanted = name.replace("-", "_").replace("_s_", "_")
     if wanted not in TARGETS:
-        short = [*(each for each in TARGETS if "_" not in each), "ttft_p99", "tpot_mean", "itl_p99", "e2e_mean"]
+        short = [
+            *(each for each in TARGETS if "_" not in each or "_per_" in each),
+            "ttft_p99",
+            "tpot_mean",
+            "itl_p99",
+            "e2e_mean",
+        ]
         raise InputError(f"unknown target {name!r}{did_you_mean(wanted, short)}")
     return TARGETS[wanted]
 
@@ -123,7 +140,7 @@ class Row:
     Attributes
     ----------
     figures
-        `figures_of` its run; empty where it failed.
+        `figures_of` its run, and those of `per_gpu`; empty where it failed.
     failure
         Why it has none.
     screened_only
@@ -143,6 +160,17 @@ class Row:
         """Return the figure that a target names."""
         value = self.figures.get(by.figure)
         return None if value is None else float(value)
+
+
+def per_gpu(figures: Mapping[str, Any], gpus: int, price_per_gpu_hour: float | None) -> dict[str, float | None]:
+    """Return goodput by what it takes: per GPU, and per unit of price (requests; null without a price)."""
+    goodput = figures.get("goodput_requests_per_s")
+    return {
+        "goodput_per_gpu": None if goodput is None else goodput / gpus,
+        "goodput_per_price": goodput * 3600 / (gpus * price_per_gpu_hour)
+        if goodput is not None and price_per_gpu_hour
+        else None,
+    }
 
 
 def rank(rows: Sequence[Row], by: Target) -> list[Row]:
@@ -200,6 +228,8 @@ class SearchResult:
         What was simulated, in words: one stage, or screening on a prefix and then finalists.
     notes
         What to know of the ranking.
+    pareto_by
+        What the front is of that tables mark; empty: none was asked for.
     interrupted
         Whether plans are missing because the search was interrupted.
     took_s
@@ -217,6 +247,7 @@ class SearchResult:
     notes: tuple[str, ...]
     interrupted: bool
     took_s: float
+    pareto_by: tuple[Target, ...] = ()
 
     @property
     def best(self) -> Row | None:
@@ -238,11 +269,41 @@ class SearchResult:
         """Whether a plan failed by a fault of the simulator."""
         return any(row.is_defect for row in self.rows)
 
+    def pareto(self, *names: str) -> tuple[Row, ...]:
+        """Return the plans that no other beats in everything that is named, best by the search's target first.
+
+        Compared are the plans that ran on all requests, sustain the load, serve every request and have every figure:
+        what a plan that is too small is good at isn't to be had.
+
+        Parameters
+        ----------
+        names
+            Targets as of `search`: ``ttft_p99``, ``throughput``, ``cost``, ``energy`` ...; none: those of the search.
+
+        Raises
+        ------
+        InputError
+            If one is unknown, or fewer than two are named.
+        """
+        targets = tuple(map(target, names)) or self.pareto_by
+        if len(targets) < 2:
+            raise InputError("a Pareto front weighs at least two figures, such as ttft_p99 and cost")
+        points = [(row, [row.value(each) for each in targets]) for row in self.rows if _is_weighed(row)]
+        known = [
+            (row, [value for value in values if value is not None]) for row, values in points if None not in values
+        ]
+        front = pareto_front([values for _, values in known], lower=[not each.higher for each in targets])
+        return tuple(row for (row, _), is_on in zip(known, front, strict=True) if is_on)
+
     def frame(self) -> pd.DataFrame:
         """Return a row a plan: those simulated, best first, then those that can't run, with ``kind`` and ``reason``."""
         import pandas as pd
 
         return pd.DataFrame(search_files.table(self))
+
+
+def _is_weighed(row: Row) -> bool:
+    return not (row.failure or row.screened_only or row.figures.get("unserved")) and sustains(row)
 
 
 # --------------------------------------------------------------------------------------------------------- search
@@ -255,6 +316,8 @@ def search(
     gpus: int | None = None,
     by: str = "throughput",
     only: Mapping[str, Sequence[int]] | None = None,
+    limits: Mapping[str, Sequence[Any]] | None = None,
+    pareto: Sequence[str] = (),
     fewer: bool | None = None,
     screen: int | None = None,
     finalists: int = FINALISTS,
@@ -277,12 +340,18 @@ def search(
     gpus
         GPUs, for a pool that names no node type: they count as one node. With a node type: that many of one node.
     by
-        One of `TARGETS`: ``goodput`` (needs objectives), ``throughput``, ``cost`` (needs ``price_per_gpu_hour``),
-        ``energy``, or a latency such as ``ttft_p99``.
+        One of `TARGETS`: ``goodput``, ``goodput_per_gpu``, ``goodput_per_price`` (they need objectives),
+        ``throughput``, ``cost`` (as the one before needs ``price_per_gpu_hour``), ``energy``, or a latency such as
+        ``ttft_p99``.
     only
         Allowed sizes by dimension (``tp``, ``pp`` ...), and ``replicas``.
+    limits
+        Values to try, every combination with every plan, by key of the pool's engine (``max_num_seqs``) or of the pool
+        (``batching.params.token_budget``).
+    pareto
+        Targets whose Pareto front tables and files mark; none: no front.
     fewer
-        Whether a plan may leave GPUs idle; None: for ``cost`` and ``energy`` only.
+        Whether a plan may leave GPUs idle; None: for ``cost``, ``energy``, and goodput per GPU or price only.
     screen
         Requests of the prefix on which plans are screened; 0: every plan runs on all requests; None: 0, or
         `SCREEN_REQUESTS` where the trace has more than `SCREEN_ABOVE`.
@@ -315,13 +384,16 @@ def search(
     begun = time.perf_counter()
     base = _scenario(scenario)
     wanted = target(by)
+    weighed = tuple(map(target, pareto))
     place = None if out is None else search_files.check_dir(Path(out), overwrite=overwrite)
-    _check_given(base, wanted, finalists, screen)
+    _check_given(base, (wanted, *weighed), finalists, screen)
+    if len(weighed) == 1:
+        raise InputError("a Pareto front weighs at least two figures, such as ttft_p99 and cost")
     base = _with_args(base)
     model, budget = load_model(base.model), budget_of(base, nodes, gpus)
     loaded = load_trace(base, trace)
     wide = wanted.must_sustain if fewer is None else fewer
-    plans = enumerate_plans(model, budget, only=only, fewer=wide)
+    plans = with_limits(enumerate_plans(model, budget, only=only, fewer=wide), limit_keys(base, limits or {}))
     _check_size(plans, budget)
     every, refused = prune(base, model, budget, plans, loaded)
     if not every:
@@ -355,6 +427,7 @@ def search(
         notes=tuple(notes),
         interrupted=interrupted,
         took_s=time.perf_counter() - begun,
+        pareto_by=weighed,
     )
     if result.best is not None:
         result = replace(result, best_scenario=feasible[result.best.plan].scenario)
@@ -390,7 +463,7 @@ def _with_args(base: Scenario) -> Scenario:
     return Scenario.from_mapping(data)
 
 
-def _check_given(base: Scenario, by: Target, finalists: int, screen: int | None) -> None:
+def _check_given(base: Scenario, targets: Sequence[Target], finalists: int, screen: int | None) -> None:
     pools = base.cluster.pools
     if len(pools) != 1:
         raise InputError(f"search plans one pool, and the scenario has {len(pools)}; leave one in cluster.pools")
@@ -402,13 +475,16 @@ def _check_given(base: Scenario, by: Target, finalists: int, screen: int | None)
         raise InputError(f"finalists must be at least 1, got {finalists}")
     if screen is not None and screen < 0:
         raise InputError(f"screen must be at least 0 requests, got {screen}")
-    if by.name == "cost" and pools[0].price_per_gpu_hour is None:
-        raise InputError(f"a search by cost needs a price: give {POOL}.price_per_gpu_hour (--price)")
     slos = base.objectives
-    if by.name == "goodput" and not slos.classes and not any((slos.ttft_s, slos.tpot_s, slos.itl_s, slos.e2e_s)):
-        raise InputError(
-            "a search by goodput needs objectives: give one of --ttft, --tpot, --itl, --e2e (objectives.ttft_s ...)"
-        )
+    has_objectives = slos.classes or any((slos.ttft_s, slos.tpot_s, slos.itl_s, slos.e2e_s))
+    for by in targets:
+        if by.name in ("cost", "goodput_per_price") and pools[0].price_per_gpu_hour is None:
+            raise InputError(f"a search by {by.name} needs a price: give {POOL}.price_per_gpu_hour (--price)")
+        if by.name.startswith("goodput") and not has_objectives:
+            raise InputError(
+                f"a search by {by.name} needs objectives: give one of --ttft, --tpot, --itl, --e2e "
+                "(objectives.ttft_s ...)"
+            )
 
 
 def budget_of(base: Scenario, nodes: int, gpus: int | None) -> Budget:
@@ -486,11 +562,15 @@ class _Evaluation:
         rows = []
         for place, outcome in sorted(outcomes.items()):
             plan = plans[place]
+            pool = self.feasible[plan].pools[0]
+            figures = outcome.figures
+            if figures:
+                figures = {**figures, **per_gpu(figures, plan.gpus, pool.pool.price_per_gpu_hour)}
             rows.append(
                 Row(
                     plan,
-                    outcome.figures,
-                    self.feasible[plan].pools[0].memory.kv_tokens,
+                    figures,
+                    pool.memory.kv_tokens,
                     outcome.failure,
                     outcome.is_defect,
                     screened_only=limit is not None,
@@ -535,6 +615,13 @@ def _notes(ranked: Sequence[Row], by: Target) -> list[str]:
     """Return what to know of a ranking."""
     told = [row for row in ranked if not row.failure]
     notes = []
+    best = told[0].value(by) if told else None
+    alike = sum(row.value(by) == best and not row.screened_only for row in told[1:]) if best is not None else 0
+    if alike:
+        notes.append(
+            f"{plural(alike, 'other plan')} {'has' if alike == 1 else 'have'} the same {by.name}: the best of them is "
+            "the one with the lower mean end-to-end latency, then fewer GPUs, then the first that was tried"
+        )
     if by.name == "throughput" and told and not any(row.figures["overloaded"] for row in told):
         notes.append(
             "no plan was overloaded: each served what arrived, and throughput tells them apart by the tail of the run "
@@ -572,6 +659,7 @@ __all__ = [
     "SearchResult",
     "Target",
     "budget_of",
+    "per_gpu",
     "rank",
     "search",
     "sustains",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simulator.studies.directories import check_own
-from simulator.studies.plan_space import Plan, count_by_kind, dimensions
+from simulator.studies.plan_space import POOL, Plan, count_by_kind, dimensions
 from simulator.write import REPORT
 
 if TYPE_CHECKING:
@@ -26,10 +26,15 @@ OWN_FILES = frozenset({PLANS, SEARCH, BEST, REPORT})
 def table(result: SearchResult) -> list[dict[str, Any]]:
     """Return a row a plan: those simulated, best first, then those that can't run.
 
-    ``rank`` (null where there is no figure), ``plan``, a column a dimension, ``replicas``, ``gpus``, ``baseline``,
-    ``screened_only``, ``kv_tokens`` and the figures; ``kind`` and ``reason`` say why there are none.
+    ``rank`` (null where there is no figure), ``plan``, a column a dimension, ``replicas``, ``gpus``, one a limit that
+    was tried, ``baseline``, ``pareto`` (where a front was asked for), ``screened_only``, ``kv_tokens`` and the figures;
+    ``kind`` and ``reason`` say why there are none.
     """
     rows = [_simulated(result, row, place) for place, row in enumerate(result.rows, 1)]
+    front = {row.plan for row in result.pareto()} if result.pareto_by else set()
+    for found, row in zip(rows, result.rows, strict=True):
+        if result.pareto_by:
+            found["pareto"] = row.plan in front
     if result.baseline is not None and all(row.plan != result.baseline.plan for row in result.rows):
         rows.append(_simulated(result, result.baseline, None))
     columns: dict[str, None] = {}
@@ -56,7 +61,8 @@ def _simulated(result: SearchResult, row: Row, place: int | None) -> dict[str, A
 
 def _layout(plan: Plan) -> dict[str, Any]:
     sizes = {each.name: plan.by_name[each.name] for each in dimensions()}
-    return {"plan": plan.text, "replicas": plan.replicas, **sizes, "gpus": plan.gpus}
+    limits = {key.removeprefix(f"{POOL}."): value for key, value in plan.limits}
+    return {"plan": plan.text, "replicas": plan.replicas, **sizes, "gpus": plan.gpus, **limits}
 
 
 def check_dir(place: Path, *, overwrite: bool, own: Collection[str] = OWN_FILES) -> Path:
@@ -100,6 +106,13 @@ def described(result: SearchResult) -> Mapping[str, Any]:
         "best": None if best is None else {"plan": best.plan.text, "value": best.value(result.by)},
         "baseline": None if baseline is None else {"plan": baseline.plan.text, "value": baseline.value(result.by)},
         "gain_over_baseline": result.gain,
+        "pareto": None
+        if not result.pareto_by
+        else {
+            "by": [each.name for each in result.pareto_by],
+            "figures": [each.figure for each in result.pareto_by],
+            "plans": [row.plan.text for row in result.pareto()],
+        },
         "stages": list(result.stages),
         "notes": list(result.notes),
         "interrupted": result.interrupted,

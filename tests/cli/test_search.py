@@ -116,3 +116,15 @@ def test_the_highest_load_is_a_bracket_with_every_load_that_was_tried(cli: Cli, 
 )
 def test_options_of_the_other_search_are_refused(cli: Cli, arguments: tuple[str, ...], words: str) -> None:
     assert one_line(cli("search", "trace.csv", *arguments)).startswith(words)
+
+
+def test_limits_and_the_pareto_front_are_shown(cli: Cli) -> None:
+    asked = ("--only", "tp=1,4", "--limit", "max_num_seqs=2,64", "--price", "2", "--pareto", "tpot_mean,cost")
+    said = cli("search", "trace.csv", *NODE, "--by", "cost", *asked, "--only", "replicas=1")
+    assert said.code == 0
+    assert "best by cost is 1 x (tp 1), max_num_seqs" in said.out.splitlines()[0]
+    assert "max num" in said.out
+    assert "on the front of tpot_mean, cost: marked" in said.out and "Pareto" in said.out
+    assert one_line(cli("search", "trace.csv", *NODE, "--limit", "max_num_seqs")).startswith(
+        "--limit max_num_seqs: write"
+    )

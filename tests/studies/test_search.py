@@ -291,3 +291,100 @@ def test_a_plan_that_holds_no_request_can_not_run() -> None:
     base = scenario(pool={"engine": {"num_kv_blocks": 16}})  # 256 tokens, and prompts of 300
     with pytest.raises(InputError, match="even the shortest prompt of 300 tokens"):
         search(base, **FOUR)
+
+
+# --------------------------------------------------------------------------------------------------- engine limits
+
+
+def test_limits_are_searched_with_the_plans_and_the_best_scenario_has_them() -> None:
+    one = {"tp": [1], "pp": [1], "cp": [1]}
+    base = scenario(objectives={"ttft_s": 5.0})
+    found = search(base, by="e2e_mean", only=one, limits={"max-num-seqs": [1, 64]}, fewer=False, **FOUR)
+    assert [row.plan.text for row in found.rows] == ["4 x (tp 1), max_num_seqs 64", "4 x (tp 1), max_num_seqs 1"]
+    assert found.best_scenario is not None
+    assert found.best_scenario.cluster.pools[0].engine.max_num_seqs == 64
+    assert list(found.frame()["engine.max_num_seqs"].dropna()) == [64, 1]
+    alone = run(base.updated({"cluster.pools.0.replicas": 4, "cluster.pools.0.engine.max_num_seqs": 1}))
+    assert found.rows[1].figures["e2e_s_mean"] == alone.summary["e2e_s"]["mean"]
+    # The plan of the guides has the engine's own limits, and stands beside.
+    assert found.baseline is not None and found.baseline.plan.limits == ()
+
+
+def test_limits_combine() -> None:
+    limits = {"max_num_seqs": [8, 16], "engine.max_num_batched_tokens": [512, 1024]}
+    found = search(scenario(), by="e2e_mean", only={"tp": [4]}, limits=limits, **FOUR)
+    assert len(found.rows) == 4
+    assert {row.plan.limits for row in found.rows} == {
+        (("cluster.pools.0.engine.max_num_seqs", a), ("cluster.pools.0.engine.max_num_batched_tokens", b))
+        for a in (8, 16)
+        for b in (512, 1024)
+    }
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ({"max_num_sequences": [1]}, "did you mean 'max_num_seqs'"),
+        ({"max_num_seqs": ["many"]}, "max_num_seqs"),
+        ({"max_num_seqs": []}, "at least one value"),
+        ({"max_num_seqs": [[1, 2]]}, "numbers or words"),
+        ({"parallel.tp": [1]}, "the layout is searched anyway"),
+        ({"max_num_seqs": [1], "engine.max_num_seqs": [2]}, "there twice"),
+    ],
+)
+def test_limits_that_are_none_are_refused(limits: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        search(scenario(), limits=limits, **FOUR)
+
+
+def test_goodput_per_gpu_and_per_price_count_what_is_used() -> None:
+    base = scenario(objectives={"ttft_s": 5.0})
+    found = search(base, by="goodput_per_gpu", only={"tp": [1, 2], "pp": [1], "cp": [1]}, **FOUR)
+    for each in found.rows:
+        goodput = each.figures["goodput_requests_per_s"]
+        assert each.figures["goodput_per_gpu"] == goodput / each.plan.gpus
+        assert each.figures["goodput_per_price"] == pytest.approx(goodput * 3600 / (3.0 * each.plan.gpus))
+    assert found.best is not None and found.best.plan.gpus == 1  # one sustains this load
+    with pytest.raises(InputError, match="goodput_per_gpu needs objectives"):
+        search(scenario(), by="goodput_per_gpu", **FOUR)
+    with pytest.raises(InputError, match="goodput_per_price needs a price"):
+        search(scenario(pool={"price_per_gpu_hour": None}, objectives={"ttft_s": 5.0}), by="goodput_per_price", **FOUR)
+
+
+# ---------------------------------------------------------------------------------------------------------- pareto
+
+
+def test_the_pareto_front_by_hand() -> None:
+    def made(tp: int, ttft: float, cost: float | None, **more: Any) -> Row:
+        return row(tp=tp, ttft_s_p99=ttft, cost_per_million_output_tokens=cost, **more)
+
+    fast, cheap, worse = made(8, 0.1, 9.0), made(1, 0.9, 1.0), made(2, 0.9, 2.0)
+    unpriced, refusing, too_small = (
+        made(4, 0.01, None),
+        made(3, 0.01, 0.1, unserved=1),
+        made(5, 1.0, 0.1, overloaded=True),
+    )
+    screened = replace(made(6, 0.01, 0.1), screened_only=True)
+    rows = (fast, cheap, worse, unpriced, refusing, too_small, screened)
+    found = replace(search(scenario(), by="e2e_mean", only={"tp": [4]}, **FOUR), rows=rows)
+    assert found.pareto("ttft_p99", "cost") == (fast, cheap)
+    assert found.pareto("cost", "ttft_p99") == (fast, cheap)
+    with pytest.raises(InputError, match="at least two figures"):
+        found.pareto("cost")
+    with pytest.raises(InputError, match="unknown target 'price'"):
+        found.pareto("cost", "price")
+
+
+def test_tables_and_files_mark_the_front(tmp_path: Path) -> None:
+    only = {"tp": [1, 2, 4], "pp": [1], "cp": [1]}
+    weighed = ["tpot_mean", "cost"]
+    found = search(scenario(), by="cost", only=only, pareto=weighed, fewer=False, out=tmp_path / "out", **FOUR)
+    front = {each.plan.text for each in found.pareto()}
+    told = json.loads((tmp_path / "out" / "search.json").read_text())
+    assert told["pareto"]["by"] == weighed and set(told["pareto"]["plans"]) == front
+    frame = found.frame()
+    simulated = frame[frame["kind"].isna()]
+    assert set(simulated[simulated["pareto"]]["plan"]) == front and front
+    assert "pareto" not in search(scenario(), by="cost", only={"tp": [4]}, **FOUR).frame()
+    with pytest.raises(InputError, match="at least two figures"):
+        search(scenario(), by="cost", pareto=["cost"], **FOUR)

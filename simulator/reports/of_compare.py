@@ -80,7 +80,7 @@ def _answer(study: Study) -> Iterator[str]:
     for side in others[:_MOST_TOLD]:
         yield sentence(study["comparisons"], side["name"], len(study["seeds"]), study["by"], _ANSWERED)
     if len(others) > _MOST_TOLD:
-        yield f"{plural(len(others) - _MOST_TOLD, 'more side')} in the table."
+        yield f"The table has {plural(len(others) - _MOST_TOLD, 'more side')}."
     for side in study["sides"]:
         if side["failure"]:
             yield f"{side['name']} failed: {side['failure'].rstrip('.')}."

@@ -152,5 +152,5 @@ def _write(done: Reproduction, place: Path) -> None:
     if runs:
         _directory(place / FOLDER)
     for run in runs:
-        run.write(place / FOLDER, f"simulate reproduce {study.name}")
+        run.write(place / FOLDER, f"simulate reproduce {study.name}", (study.paper, f"Set-up: {study.setup}"))
     (place / DETAILS).write_text(json.dumps(details, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

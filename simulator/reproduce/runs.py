@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 
 FOLDER = "runs"
 """Folder of a reproduction's directory that holds scenario files."""
+
+
+COMMENT_WIDTH = 110
+"""Characters of a line of comment in a scenario file: a choice."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ class Run:
             scenario = {**self.scenario, "model": str(path)}
             return run(scenario, trace=self.trace, perfetto=keep_steps, stepwise=keep_steps)
 
-    def write(self, folder: Path, about: str) -> None:
+    def write(self, folder: Path, about: str, notes: Sequence[str] = ()) -> None:
         """Write the scenario, and its requests and model where it doesn't say them, as files that refer to each other.
 
         Parameters
@@ -75,7 +80,9 @@ class Run:
         folder
             Where to.
         about
-            Line of comment at the top.
+            Whose run it is: a comment at the top.
+        notes
+            Paragraphs of comment below it.
         """
         from simulator import scenario_yaml
         from workloads import write_trace
@@ -88,7 +95,8 @@ class Run:
             name = f"{self.slug}.parquet"
             write_trace(self.trace, folder / name)
             scenario["workload"] = {**scenario.get("workload", {}), "trace": name}
-        text = f"# {about}: {self.name}\n{scenario_yaml.dump(_plain(scenario))}"
+        said = [line for each in (f"{about}: {self.name}", *notes) for line in textwrap.wrap(each, COMMENT_WIDTH)]
+        text = "".join(f"# {line}\n" for line in said) + scenario_yaml.dump(_plain(scenario))
         (folder / f"{self.slug}.yaml").write_text(text, encoding="utf-8")
 
 

@@ -91,6 +91,7 @@ def test_a_reproduction_names_and_writes_the_runs_of_each_figure_once(
         "given.config.json",
     }
     assert json.loads((tmp_path / "study.json").read_text())["rows"] == done.table()
+    assert "# P\n# Set-up: Set up so.\n" in (tmp_path / second).read_text()
     assert run(tmp_path / first).summary["ttft_s"]["mean"] == done.rows[0].simulated
 
 

@@ -103,7 +103,7 @@ def lower_bound(base: Scenario, configurations: Sequence[Configuration], trace: 
 def _engine(base: Scenario, configuration: Configuration, trace: Trace) -> tuple[CostModel, int, int, int]:
     data: dict[str, Any] = base.to_mapping()
     data["workload"] = {}
-    data["cluster"]["pools"] = [configuration.pool(base, 1)]
+    data.setdefault("cluster", {})["pools"] = [configuration.pool(base, 1)]
     resolved = resolve(Scenario.from_mapping(data))
     engine = resolved.pools[0].pool.engine
     built = build(resolved, trace)

@@ -17,6 +17,7 @@ from simulator.result import RunResult
 from simulator.write import REPORT
 
 KINDS = {
+    "plan.json": ("simulator.reports.of_plan", "simulate plan --out"),
     "search.json": ("simulator.reports.of_search", "simulate search --out"),
     "study.json": ("simulator.reports.of_reproduce", "simulate reproduce --out"),
     "compare.json": ("simulator.reports.of_compare", "simulate compare --out"),

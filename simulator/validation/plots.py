@@ -35,7 +35,7 @@ def parity(points: Points, title: str, unit: str, *, name: str) -> str:
     values = values if len(values) else np.array([1.0])
     low, high = 10 ** math.floor(math.log10(values.min() / 1.2)), 10 ** math.ceil(math.log10(values.max() * 1.2))
     with context():
-        axes = axes_of(None, width_in=5.4, height_in=5.2)
+        axes = axes_of(None, height_in=4.1)
         line = np.array([low, high])
         axes.plot(line, line, color=INK[0], linewidth=1)
         axes.plot(line, line * 1.2, color=INK[0], linewidth=0.7, linestyle=":")

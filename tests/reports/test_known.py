@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pandas as pd
 
 from simulator.reports.document import Table, Text
 from simulator.reports.known import Subject, section, subjects_of
-from simulator.validation.known_errors import KnownError, known_errors, merged
+from simulator.validation.known_errors import KnownError, known_errors, merged, packaged
 
 
 def said(subject: Subject) -> tuple[str, list[Table]]:
@@ -77,3 +80,19 @@ def test_errors_are_medians_of_groups_and_single_runs() -> None:
         ),
     ]  # fmt: skip
     assert merged([found, found]) == found
+
+
+def test_the_page_of_validation_and_the_package_say_the_same() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "validation.md").read_text(encoding="utf-8")
+    found = {(each.source, each.costs, each.metric): each for each in packaged()[1]}
+    rows = re.findall(r"^\| (\w+/\w+/\S+) \| (\d+) \| (.*) \|$", page, re.MULTILINE)
+    assert len(rows) > 20
+    for group, points, cells in rows:
+        said = []
+        for metric in ("tpot_mean", "ttft_mean"):
+            for costs in ("measured", "fitted"):
+                each = found[f"serving points {group}", costs, metric]
+                signed = f"{100 * each.median_signed:+.0f}"
+                signed = "0" if signed in ("+0", "-0") else signed
+                said.append(f"{100 * each.median_absolute:.0f} ({signed})")
+        assert (cells, points) == (" | ".join(said), str(each.points)), group

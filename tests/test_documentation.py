@@ -98,7 +98,7 @@ def test_the_commands_of_the_tutorial_run(
     assert len(shown) > 6
     for words in shown:
         limited = [*words, "--limit", "50"] if words[1:2] == ["bundled:burstgpt-style"] else words
-        limited += ["--workers", "1"] if words[0] in ("sweep", "compare") else []
+        limited += ["--workers", "1"] if words[0] in ("sweep", "compare", "plan") else []
         with pytest.raises(SystemExit) as ended:
             main(limited)
         assert ended.value.code == 0, (words, capsys.readouterr().err)

@@ -162,5 +162,5 @@ def _numbers(texts: Sequence[str], option: str, kind: Callable[[str], Any]) -> d
     return found
 
 
-app = typer.Typer()
+app = typer.Typer(name="plan", add_completion=False, rich_markup_mode=None)
 register_with(app, "plan", HELP, _OPTIONS, _plan, _LEFT_OUT)

@@ -101,6 +101,17 @@ def node_rows() -> Rows:
     return rows
 
 
+def price_rows() -> Rows:
+    """Return the published prices of GPUs, the one that a plan takes first."""
+    from hardware_profiles.prices import load_offers
+
+    rows: Rows = [("GPU", "USD a GPU and hour", "provider", "region", "purchase", "seen", "source")]
+    for each in load_offers():
+        cost = f"{each.usd_per_gpu_hour:.2f}"
+        rows.append((each.gpu, cost, each.provider, each.region, each.purchase, each.seen, each.source))
+    return rows
+
+
 def profile_figures(profile: Accelerator | NodeType) -> Rows:
     """Return the figures of a GPU or a node with their sources."""
     rows: Rows = [("figure", "value", "source")]

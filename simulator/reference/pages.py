@@ -173,11 +173,14 @@ def models_page() -> str:
 
 
 def hardware_page() -> str:
-    """Return the GPUs and the nodes."""
+    """Return the GPUs, the nodes, and what GPUs cost."""
     from hardware_profiles import list_accelerators, list_nodes, load_accelerator, load_node
 
     blocks = [heading(2, "GPUs"), _rows(catalogues.accelerator_rows(), "gpu")]
-    blocks += [heading(2, "Nodes"), _rows(catalogues.node_rows(), "node"), heading(2, "Figures and sources")]
+    blocks += [heading(2, "Nodes"), _rows(catalogues.node_rows(), "node")]
+    (*header, _), *offers = catalogues.price_rows()
+    prices = table(header, ((*cells[:5], f"[{cells[5]}]({cells[6]})") for cells in offers))
+    blocks += [heading(2, "Prices", "prices"), prices, heading(2, "Figures and sources")]
     for kind, names, load in (("gpu", list_accelerators(), load_accelerator), ("node", list_nodes(), load_node)):
         for name in names:
             header, *rows = catalogues.profile_figures(load(name))

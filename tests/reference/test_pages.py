@@ -8,6 +8,7 @@ import pytest
 
 import simulator
 from hardware_profiles import list_accelerators, list_nodes
+from hardware_profiles.prices import load_offers
 from policies import registry
 from simulator import cli
 from simulator.engines import list_engines
@@ -59,6 +60,11 @@ def test_every_catalogue_is_whole() -> None:
         (list_presets(), "preset", "presets"),
     ):
         assert {markdown.anchor(kind, name) for name in names} <= set(targets(TEXTS[page]))
+
+
+def test_prices_have_their_day_and_source() -> None:
+    rows = [line for line in TEXTS["hardware"].splitlines() if re.search(r"\[20\d\d-\d\d-\d\d\]\(https://", line)]
+    assert len(rows) == len(load_offers())
 
 
 def test_targets_are_unique_in_all_pages_together() -> None:

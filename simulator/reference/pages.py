@@ -178,9 +178,9 @@ def hardware_page() -> str:
 
     blocks = [heading(2, "GPUs"), _rows(catalogues.accelerator_rows(), "gpu")]
     blocks += [heading(2, "Nodes"), _rows(catalogues.node_rows(), "node")]
-    (*header, _), *offers = catalogues.price_rows()
-    prices = table(header, ((*cells[:5], f"[{cells[5]}]({cells[6]})") for cells in offers))
-    blocks += [heading(2, "Prices", "prices"), prices, heading(2, "Figures and sources")]
+    columns, *offers = catalogues.price_rows()
+    prices = table(columns[:6], ((*cells[:5], f"[{cells[5]}]({cells[6]})") for cells in offers))
+    blocks += [heading(2, "Prices"), prices, heading(2, "Figures and sources")]
     for kind, names, load in (("gpu", list_accelerators(), load_accelerator), ("node", list_nodes(), load_node)):
         for name in names:
             header, *rows = catalogues.profile_figures(load(name))

@@ -9,7 +9,7 @@ from simulator.figures.latency import cdf, cdf_points, latency_cdf
 from simulator.figures.over_time import over_time, timeline
 from simulator.figures.published import published
 from simulator.figures.results import latencies
-from simulator.figures.studies import forest, sweep_heatmap, sweep_line
+from simulator.figures.studies import forest, sweep_heatmap, sweep_line, sweep_points
 from simulator.figures.svg import to_svg
 from simulator.figures.tradeoffs import load_goodput, pareto, pareto_front
 from simulator.figures.utilization import gpu_utilization, link_utilization
@@ -29,6 +29,7 @@ __all__ = [
     "published",
     "sweep_heatmap",
     "sweep_line",
+    "sweep_points",
     "timeline",
     "to_svg",
 ]

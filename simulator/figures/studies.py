@@ -117,6 +117,41 @@ def sweep_line(
     return figure_of(axes)
 
 
+def sweep_points(
+    frame: pd.DataFrame, x: str, y: str, *, low: str | None = None, high: str | None = None, ax: Axes | None = None
+) -> Figure:
+    """Draw a figure against a parameter, a dot each row: for names, and designs in which other parameters vary too.
+
+    Parameters
+    ----------
+    x, y
+        Columns: the parameter (numbers, or names in the order of the table) and the figure.
+    low, high
+        Columns with the interval of the figure.
+
+    Raises
+    ------
+    InputError
+        If a column is missing or no row has both.
+    """
+    frame = checked(frame, [x, y, *([low, high] if low and high else [])], [x, y])
+    names = [] if frame[x].dtype.kind in "iuf" else list(dict.fromkeys(frame[x]))
+    at = frame[x].map({name: place for place, name in enumerate(names)}) if names else frame[x]
+    with context():
+        axes = axes_of(ax)
+        axes.plot(at, frame[y], linestyle="", marker="o", markersize=4.5, color=SERIES[0][0])
+        if low and high:
+            least, most = (frame[each].to_numpy(dtype="float64") for each in (low, high))
+            axes.vlines(at, least, most, color=SERIES[0][0], linewidth=1.2)
+        if names:
+            axes.set_xticks(range(len(names)), [shortened(str(name), 18) for name in names])
+            axes.set_xlim(-0.5, len(names) - 0.5)
+            if max(len(str(name)) for name in names) * len(names) > 40:
+                axes.tick_params(axis="x", rotation=35)
+        axes.set(xlabel=quantity(x), ylabel=wrapped(quantity(y)))
+    return figure_of(axes)
+
+
 def sweep_heatmap(frame: pd.DataFrame, x: str, y: str, value: str, *, ax: Axes | None = None) -> Figure:
     """Draw a figure against two parameters, a cell each combination (several rows of one: their mean).
 

@@ -21,6 +21,7 @@ KINDS = {
     "search.json": ("simulator.reports.of_search", "simulate search --out"),
     "study.json": ("simulator.reports.of_reproduce", "simulate reproduce --out"),
     "compare.json": ("simulator.reports.of_compare", "simulate compare --out"),
+    "sweep.json": ("simulator.reports.of_sweep", "simulate sweep --out"),
     "summary.json": ("simulator.reports.of_run", "simulate run --out"),
 }
 """By the file that only such a result has: the module that has ``document(directory: Path) -> Document``, and what

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import simulator
 from simulator import scenario_yaml
+from simulator.resolve import resolve
 from simulator.scenario import ScenarioError
 from simulator.scenario_keys import anchor_paths
 from simulator.studies.directories import check_own
@@ -129,13 +131,60 @@ def described(result: SweepResult) -> dict[str, Any]:
         "interrupted": result.interrupted,
         "lost": result.lost,
         "notes": result.notes,
+        "assumptions": assumptions(result),
         "sources": sources(result),
+        "kinds": kinds(result),
         "took_s": result.took_s,
     }
 
 
 def _point(place: int, point: Point) -> dict[str, Any]:
     return {"name": point.name, "keys": point.keys, "changes": point.changes, "scenario": scenario_file(place)}
+
+
+def assumptions(result: SweepResult) -> list[str]:
+    """Return the notes of all runs; those that differ by numbers alone once, with how many runs have them."""
+    found: dict[str, list[str]] = {}
+    ended = [run.done.outcome.summary for run in result.runs if run.done is not None and not run.failure]
+    for summary in ended:
+        for note in summary["notes"]:
+            found.setdefault(re.sub(r"\d+([.,]\d+)*", "#", note), []).append(note)
+    told = []
+    for notes in found.values():
+        others = "" if len(set(notes)) == 1 else "; this of one of them, others with other numbers"
+        some = len(notes) < len(ended) or others
+        told.append(f"{notes[0]} ({len(notes)} of {len(ended)} runs{others})" if some else notes[0])
+    return told
+
+
+def kinds(result: SweepResult) -> list[dict[str, Any]]:
+    """Return what was simulated on what, each kind once: model, and of each pool GPU, engine and source of costs.
+
+    They are keys of a scenario with everything decided, which is worked out once a kind.
+    """
+    found: dict[str, dict[str, Any] | None] = {}
+    for scenario in result.scenarios:
+        given = repr(_kind(scenario.to_mapping(everything=True)))
+        if given not in found:
+            try:
+                found[given] = _kind(resolve(scenario).scenario.to_mapping(everything=True))
+            except ValueError:  # a point that can't run
+                found[given] = None
+    return [kind for kind in found.values() if kind is not None]
+
+
+def _kind(scenario: Mapping[str, Any]) -> dict[str, Any]:
+    pools = [
+        {
+            "accelerator": pool.get("accelerator"),
+            "model": pool.get("model"),
+            "engine": {"name": pool.get("engine", {}).get("name")},
+            "cost": {"kind": pool.get("cost", {}).get("kind")},
+            "role": pool.get("role"),
+        }
+        for pool in scenario["cluster"]["pools"]
+    ]
+    return plain({"model": scenario["model"], "cluster": {"pools": pools}})  # type: ignore[no-any-return]
 
 
 def sources(result: SweepResult) -> list[str]:

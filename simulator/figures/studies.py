@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -108,9 +109,7 @@ def sweep_line(
                 least, most = (part[each].to_numpy(dtype="float64") for each in (low, high))
                 axes.vlines(part["_at"], least, most, color=style["color"], linewidth=1.2)
         if not numbers:
-            axes.set_xticks(range(len(places)), [shortened(str(name), 18) for name in places])
-            if max(len(str(name)) for name in places) * len(places) > 40:
-                axes.tick_params(axis="x", rotation=35)
+            _name(axes, list(places))
         axes.set(xlabel=quantity(x), ylabel=wrapped(y_label))
         if by:
             axes.legend()
@@ -134,7 +133,10 @@ def sweep_points(
     InputError
         If a column is missing or no row has both.
     """
-    frame = checked(frame, [x, y, *([low, high] if low and high else [])], [x, y])
+    bounds = [column for column in (low, high) if column]
+    frame = checked(frame, [x, y, *bounds], [x, y])
+    y_label, scale = scaled(y, float(frame[y].max()))
+    frame = frame.assign(**{column: frame[column] * scale for column in (y, *bounds)})
     names = [] if frame[x].dtype.kind in "iuf" else list(dict.fromkeys(frame[x]))
     at = frame[x].map({name: place for place, name in enumerate(names)}) if names else frame[x]
     with context():
@@ -144,12 +146,17 @@ def sweep_points(
             least, most = (frame[each].to_numpy(dtype="float64") for each in (low, high))
             axes.vlines(at, least, most, color=SERIES[0][0], linewidth=1.2)
         if names:
-            axes.set_xticks(range(len(names)), [shortened(str(name), 18) for name in names])
+            _name(axes, names)
             axes.set_xlim(-0.5, len(names) - 0.5)
-            if max(len(str(name)) for name in names) * len(names) > 40:
-                axes.tick_params(axis="x", rotation=35)
-        axes.set(xlabel=quantity(x), ylabel=wrapped(quantity(y)))
+        axes.set(xlabel=quantity(x), ylabel=wrapped(y_label))
     return figure_of(axes)
+
+
+def _name(axes: Axes, names: Sequence[object]) -> None:
+    """Give the places 0, 1 ... of the x axis names."""
+    axes.set_xticks(range(len(names)), [shortened(str(name), 18) for name in names])
+    if max(len(str(name)) for name in names) * len(names) > 40:
+        axes.tick_params(axis="x", rotation=35)
 
 
 def sweep_heatmap(frame: pd.DataFrame, x: str, y: str, value: str, *, ax: Axes | None = None) -> Figure:

@@ -20,6 +20,7 @@ from simulator.terminal import number, plural
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _FIGURES = (
@@ -290,10 +291,19 @@ def _spread(figure: Figure, frame: pd.DataFrame, x: str, low: str, high: str) ->
     """Make the axes logarithmic of what goes over orders of magnitude."""
     (axes,) = figure.axes
     if frame[x].dtype.kind in "iuf" and _is_wide(frame[x], frame[x]):
-        axes.set_xscale("log")
+        _logarithmic(axes, "x")
     if _is_wide(frame[low], frame[high]):
-        axes.set_yscale("log")
+        _logarithmic(axes, "y")
     return figure
+
+
+def _logarithmic(axes: Axes, which: str) -> None:
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    axes.set(**{f"{which}scale": "log"})
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))  # pages show no powers
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _is_wide(low: pd.Series[Any], high: pd.Series[Any]) -> bool:

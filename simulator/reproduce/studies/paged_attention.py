@@ -77,7 +77,7 @@ _DATASETS = (
         "lognormal:median=236.5,sigma=1,max=1024",
         seconds=3600.0,
         quick_seconds=300.0,
-        highest=16.0,
+        highest=8.0,
         shown=2.0,
         stated={"Orca (Oracle)": "oracle", "Orca (Max)": "max", "FasterTransformer": "ft"},
         batched={

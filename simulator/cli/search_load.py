@@ -12,7 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from simulator.scenario import Scenario
-    from simulator.studies.highest_load import HighestLoad, Probe
+    from simulator.studies.highest_load import HighestLoad
 
 _LINE_S = 10.0
 """Time between two lines on how far a search is, where standard error is no terminal, seconds."""
@@ -75,7 +75,7 @@ def _print(found: HighestLoad, out: str | None) -> None:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 130)
     if found.interrupted:
         console.print(Text("INTERRUPTED: of the loads that were tried until then.", style="bold yellow"))
-    console.print(Text(headline(found), style="bold"))
+    console.print(Text(found.answer, style="bold"))
     console.print()
     _print_probes(found, console)
     console.print()
@@ -86,36 +86,6 @@ def _print(found: HighestLoad, out: str | None) -> None:
     width = max(len(label) for label, _ in lines)
     for label, text in lines:
         console.print(Text.assemble((f"{label:<{width}}  ", "bold"), text))
-
-
-def headline(found: HighestLoad) -> str:
-    """Return the answer in a line."""
-    within = f"{found.model}, {100 * found.share:g} % of requests within {_objectives(found.objectives)}"
-    sustained, missed = found.sustained, found.missed
-    if sustained is None:
-        below = f" {_load(found, missed)} is not" if missed is not None else " none was decided"
-        return f"{within}: no load that was tried is sustained;{below}."
-    said = f"{within}: {_load(found, sustained)} is sustained"
-    return f"{said}; every load tried was." if missed is None else f"{said}, {_load(found, missed)} is not."
-
-
-def _load(found: HighestLoad, probe: Probe) -> str:
-    from simulator.terminal import number, plural
-
-    if probe.offered_requests_per_s is None:
-        return plural(int(probe.load), "client")
-    return f"{number(probe.offered_requests_per_s)} requests/s (--rate-scale {probe.load:.4g})"
-
-
-def _objectives(given: Mapping[str, Any]) -> str:
-    said = [
-        f"{name.removesuffix('_s').upper()} {f'{1e3 * limit:g} ms' if limit < 1 else f'{limit:g} s'}"
-        for name, limit in given.items()
-        if name != "classes"
-    ]
-    by_class = given.get("classes", {})
-    said += [f"{name}: {_objectives(limits)}" for name, limits in by_class.items()]
-    return ", ".join(said)
 
 
 def _print_probes(found: HighestLoad, console: Any) -> None:

@@ -6,6 +6,7 @@ touches pyplot.
 """
 
 from simulator.figures.latency import cdf, cdf_points, latency_cdf
+from simulator.figures.loads import load_attainment
 from simulator.figures.over_time import over_time, timeline
 from simulator.figures.published import published
 from simulator.figures.results import latencies
@@ -22,6 +23,7 @@ __all__ = [
     "latencies",
     "latency_cdf",
     "link_utilization",
+    "load_attainment",
     "load_goodput",
     "over_time",
     "pareto",

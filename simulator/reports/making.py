@@ -18,6 +18,7 @@ from simulator.write import REPORT
 
 KINDS = {
     "plan.json": ("simulator.reports.of_plan", "simulate plan --out"),
+    "load.json": ("simulator.reports.of_load", "simulate search --by load --out"),
     "search.json": ("simulator.reports.of_search", "simulate search --out"),
     "study.json": ("simulator.reports.of_reproduce", "simulate reproduce --out"),
     "compare.json": ("simulator.reports.of_compare", "simulate compare --out"),

@@ -41,6 +41,7 @@ from simulator.studies.points import Task
 from simulator.studies.replications import Replications, list_seeds, replications
 from simulator.studies.store import Store, open_store
 from simulator.studies.verdict import MIN_ATTAINMENT, Demand, Judged
+from simulator.terminal import number, plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,6 +85,10 @@ class Probe:
         Replications, and how many of them were given up.
     estimate
         The share of requests within the objectives, and whether that sustains the load.
+    seeds
+        Of the replications.
+    resample
+        ``workload.resample`` of the runs; None: none.
     figures
         `FIGURES` by name; null where a run was given up, as the others are the better ones, or has none.
     overloaded
@@ -97,11 +102,20 @@ class Probe:
     estimate: Estimate
     figures: Mapping[str, float | None]
     overloaded: bool
+    seeds: tuple[int, ...]
+    resample: Mapping[str, float] | None
 
     @property
     def answer(self) -> Answer:
         """Whether the load is sustained."""
         return self.estimate.answer
+
+    @property
+    def text(self) -> str:
+        """The load in words."""
+        if self.offered_requests_per_s is None:
+            return plural(int(self.load), "client")
+        return f"{number(self.offered_requests_per_s)} requests/s (--rate-scale {self.load:.4g})"
 
 
 @dataclass(frozen=True)
@@ -156,11 +170,33 @@ class HighestLoad:
         """The lowest load that is missed."""
         return self.at(self.bracket.missed)
 
+    @property
+    def answer(self) -> str:
+        """The answer in a sentence."""
+        within = f"{self.model}, {100 * self.share:g} % of requests within {_said(self.objectives)}"
+        sustained, missed = self.sustained, self.missed
+        if sustained is None:
+            below = f"{missed.text} is not" if missed is not None else "none was decided"
+            return f"{within}: no load that was tried is sustained; {below}."
+        said = f"{within}: {sustained.text} is sustained"
+        return f"{said}; every load tried was." if missed is None else f"{said}, {missed.text} is not."
+
     def frame(self) -> pd.DataFrame:
         """Return a row a load that was tried, ascending; columns as in ``loads.csv``."""
         import pandas as pd
 
         return pd.DataFrame(load_files.table(self))
+
+
+def _said(objectives: Mapping[str, Any]) -> str:
+    """Return objectives in words, as plain data has them."""
+    said = [
+        f"{name.removesuffix('_s').upper()} {f'{1e3 * limit:g} ms' if limit < 1 else f'{limit:g} s'}"
+        for name, limit in objectives.items()
+        if name != "classes"
+    ]
+    said += [f"{name}: {_said(limits)}" for name, limits in objectives.get("classes", {}).items()]
+    return ", ".join(said)
 
 
 def highest_load(
@@ -340,12 +376,12 @@ class _Study:
         """Return the scenario of a load: at every load a seed draws the same blocks of requests."""
         changes: dict[str, Any] = {self.key: int(load) if self.is_closed else load, "seed": seed}
         if again is not None:
-            faster = load / self.start if not self.is_closed else 1.0
-            changes["workload.resample"] = {
-                "block_s": again.block_s / faster,
-                "within_s": again.within_s / faster,
-            }
+            changes["workload.resample"] = self._drawn(load, again)
         return self.base.updated(changes)
+
+    def _drawn(self, load: float, again: Resample) -> dict[str, float]:
+        faster = 1.0 if self.is_closed else load / self.start
+        return {"block_s": again.block_s / faster, "within_s": again.within_s / faster}
 
     def span_s(self, load: float) -> float | None:
         """Return the time between the first and the last arrival; None for a closed loop."""
@@ -400,6 +436,8 @@ class _Study:
                 for name in FIGURES
             },
             overloaded=2 * sum(bool(each["overloaded"]) for each in whole) > len(whole),
+            seeds=tuple(self._seeds[: len(seen)]),
+            resample=None if self._again is None else self._drawn(load, self._again),
         )
 
     def _check_feasible(self) -> None:

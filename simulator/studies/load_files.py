@@ -72,6 +72,7 @@ def described(found: HighestLoad) -> Mapping[str, Any]:
     """Return what was found as plain data; only ``took_s`` differs between two searches of the same."""
     return {
         "schema_version": SCHEMA_VERSION,
+        "answer": found.answer,
         "model": found.model,
         "key": found.key,
         "share": found.share,
@@ -82,7 +83,10 @@ def described(found: HighestLoad) -> Mapping[str, Any]:
         "replicated": found.replicated,
         "notes": list(found.notes),
         "interrupted": found.interrupted,
-        "loads": table(found),
+        "loads": [
+            {**row, "seeds": list(probe.seeds), "resample": probe.resample}
+            for row, probe in zip(table(found), found.probes, strict=True)
+        ],
         "scenario": None if found.best_scenario is None else found.best_scenario.to_mapping(everything=True),
         "took_s": found.took_s,
     }

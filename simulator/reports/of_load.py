@@ -63,6 +63,7 @@ def _how(found: Mapping[str, Any]) -> str:
 
 def _table(found: Mapping[str, Any]) -> Table:
     closed = _is_closed(found)
+    remarks = any(row["overloaded"] for row in found["loads"])
     rows: list[list[Cell]] = [
         [
             row["load"],
@@ -71,12 +72,13 @@ def _table(found: Mapping[str, Any]) -> Table:
             _share(row),
             f"{row['runs']}, {row['given_up']} given up" if row["given_up"] else str(row["runs"]),
             *(None if row[name] is None else float(row[name] * scale) for _, name, scale in _COLUMNS),
-            "overloaded" if row["overloaded"] else "",
+            *(["overloaded" if row["overloaded"] else ""] if remarks else []),
         ]
         for row in found["loads"]
     ]
     first = ("clients",) if closed else ("rate x", "requests/s")
-    headings = (*first, "", "within (95 % interval)", "runs", *(heading for heading, _, _ in _COLUMNS), "remark")
+    figure_headings = (heading for heading, _, _ in _COLUMNS)
+    headings = (*first, "answer", "within (95 % interval)", "runs", *figure_headings, *(["remark"] if remarks else []))
     ends = (found["sustained"], found["missed"])
     marked = {place for place, row in enumerate(found["loads"]) if row["load"] in ends}
     caption = "Loads that were tried; the highest that is sustained and the lowest that is missed are marked."

@@ -133,7 +133,7 @@ class HighestLoad:
     bracket
         The highest load that is sustained, the lowest that is missed, and what lies open between them.
     best_scenario
-        The scenario at the highest load that is sustained; None: none is.
+        The scenario at the highest load that is sustained, everything decided; None: none is.
     replicated
         What seeds stand for, in words.
     notes
@@ -279,7 +279,9 @@ def highest_load(
         interrupted = True
         bracket = bracket_of({load: probe.answer for load, probe in study.probes.items()})
     probes = tuple(study.probes[load] for load in sorted(study.probes))
-    best = None if bracket.sustained is None else study.scenario(bracket.sustained, base.seed, again=None)
+    best = None
+    if bracket.sustained is not None:
+        best = resolve(study.scenario(bracket.sustained, base.seed, again=None)).scenario
     found = HighestLoad(
         model=resolved.model.name,
         key=study.key,

@@ -133,7 +133,7 @@ def _note(axes: Axes, text: str, place: tuple[float, float], within: Any, **how:
 def plain_logarithms(axis: Any, low: float, high: float) -> None:
     """Label a logarithmic axis with plain numbers, between the powers of ten too where there are few of those."""
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
-    few = np.log10(high / low) < 1.5
+    few = np.log10(high / low) < 2.5
     axis.set_minor_formatter(
         FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "") if few else NullFormatter()
     )

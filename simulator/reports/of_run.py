@@ -247,7 +247,7 @@ def _distribution(result: Result, name: str) -> Plot:
     )
     return Plot(
         figure,
-        f"{what}: the share of requests that had at most so much.",
+        f"{what[:1].upper()}{what[1:]}: the share of requests that had at most so much.",
         f"Distribution of {what} over {len(values):,} requests: half have at most {_time(at[2])}, 90 % at most "
         f"{_time(at[4])}, 99 % at most {_time(at[6])}, all at most {_time(at[7])}.{against}",
         Table(

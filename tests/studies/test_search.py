@@ -388,3 +388,23 @@ def test_tables_and_files_mark_the_front(tmp_path: Path) -> None:
     assert "pareto" not in search(scenario(), by="cost", only={"tp": [4]}, **FOUR).frame()
     with pytest.raises(InputError, match="at least two figures"):
         search(scenario(), by="cost", pareto=["cost"], **FOUR)
+
+
+def test_a_search_that_was_ended_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    how: dict[str, Any] = {"by": "e2e_mean", "only": {"cp": [1]}, "gpus": 4, "workers": 1, "store": tmp_path / "store"}
+    real, done = module.evaluate, []
+
+    def evaluate(task: Task) -> Outcome:
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        done.append(task)
+        return real(task)
+
+    monkeypatch.setattr(module, "evaluate", evaluate)
+    first = search(scenario(), **how)
+    assert first.interrupted and len(first.rows) == 3
+    monkeypatch.setattr(module, "evaluate", lambda task: done.append(task) or real(task))
+    again = search(scenario(), **how)
+    assert not again.interrupted and len(done) == len(again.rows) > 3  # none of the three was simulated again
+    monkeypatch.undo()
+    assert again.rows == search(scenario(), **{**how, "store": False}).rows

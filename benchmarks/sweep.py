@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -53,10 +54,20 @@ def command(scenario: Path, points: int, out: Path, *more: str) -> list[str]:
     return [*start, "--quiet", "--out", str(out), "--overwrite", *more]
 
 
-def timed(arguments: list[str]) -> float:
-    begun = time.perf_counter()
+def timed(arguments: list[str]) -> tuple[float, float]:
+    """Run a command; return its wall time and the processor time of all of its processes, seconds.
+
+    Wall times say little where something else keeps the machine busy. Processor time that several workers don't add to
+    is what they can divide among idle cores.
+    """
+    begun, used = time.perf_counter(), _processor_s()
     subprocess.run(arguments, cwd=ROOT, check=True, stderr=subprocess.DEVNULL)
-    return time.perf_counter() - begun
+    return time.perf_counter() - begun, _processor_s() - used
+
+
+def _processor_s() -> float:
+    found = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return found.ru_utime + found.ru_stime
 
 
 def killed_at_half(arguments: list[str], store: Path, points: int) -> int:
@@ -106,23 +117,25 @@ def main() -> int:
         scenario.write_text(json.dumps(workload(requests)), encoding="utf-8")
         kept = folder / "kept"
 
-        one = timed(command(scenario, points, folder / "one", "--no-store", "--workers", "1"))
+        one, one_cpu = timed(command(scenario, points, folder / "one", "--no-store", "--workers", "1"))
         table = (folder / "one" / "sweep.csv").read_bytes()
         print(
-            f"{points} points of {requests:,} requests, {one / points:.2f} s each in one process: {one:.1f} s",
+            f"{points} points of {requests:,} requests, {one_cpu / points:.2f} s of processor time each: "
+            f"one worker {one:.1f} s, {one_cpu:.1f} s of processor time",
             flush=True,
         )
         workers = ["--workers", str(options.workers)]
-        several = timed(command(scenario, points, folder / "several", "--no-store", *workers))
+        several, several_cpu = timed(command(scenario, points, folder / "several", "--no-store", *workers))
         same = [(folder / "several" / "sweep.csv").read_bytes() == table]
         print(
-            f"{options.workers} workers: {several:.1f} s, {one / several:.2f} times as fast; same table: {same[-1]}",
+            f"{options.workers} workers: {several:.1f} s, {one / several:.2f} times as fast, {several_cpu:.1f} s of "
+            f"processor time; same table: {same[-1]}",
             flush=True,
         )
 
         keeping = command(scenario, points, folder / "resumed", "--store", str(kept), *workers)
         finished = killed_at_half(keeping, kept, points)
-        rest = timed(keeping)
+        rest, _ = timed(keeping)
         told = json.loads((folder / "resumed" / "sweep.json").read_text())
         same.append((folder / "resumed" / "sweep.csv").read_bytes() == table)
         same.append((told["kept"], told["simulated"]) == (finished, points - finished))
@@ -131,15 +144,15 @@ def main() -> int:
             f"kept, {rest:.1f} s; same table: {same[-2]}",
             flush=True,
         )
-        again = timed(keeping)
+        again, again_cpu = timed(keeping)
         same.append((folder / "resumed" / "sweep.csv").read_bytes() == table)
-        print(f"repeated: {again:.1f} s; same table: {same[-1]}", flush=True)
+        print(f"repeated: {again:.1f} s, {again_cpu:.1f} s of processor time; same table: {same[-1]}", flush=True)
 
         if find_spec("distributed") is None:
             print("Dask: not measured, the extra 'dask' isn't installed")
         else:
             with dask_cluster(options.workers, folder) as address:
-                cluster = timed(command(scenario, points, folder / "dask", "--no-store", "--cluster", address))
+                cluster, _ = timed(command(scenario, points, folder / "dask", "--no-store", "--cluster", address))
             same.append((folder / "dask" / "sweep.csv").read_bytes() == table)
             print(
                 f"Dask with {options.workers} workers: {cluster:.1f} s, {one / cluster:.2f} times as fast; "

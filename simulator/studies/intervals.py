@@ -24,6 +24,9 @@ CONFIDENCE = 0.95
 SEED = "seed"
 """Column that tells replications of one point apart; what stands before it in a table of runs names the point."""
 
+NOTES = ("reason", "digest")
+"""Columns of a table of runs that are no figures, also where they are empty."""
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -94,7 +97,7 @@ def intervals(
     by
         Columns that name a point; None: those before ``seed``.
     figures
-        Columns of figures; None: those after ``seed`` that hold numbers or nothing.
+        Columns of figures; None: those after ``seed`` that hold numbers or nothing, but for `NOTES`.
     confidence
         Probability that an interval covers the mean.
 
@@ -118,7 +121,8 @@ def intervals(
             raise InputError(f"which columns name a point? the table has no {SEED!r}: give 'by' and 'figures'")
         place = columns.index(SEED)
         by = columns[:place] if by is None else by
-        figures = [name for name in columns[place + 1 :] if _holds_numbers(frame[name])] if figures is None else figures
+        if figures is None:
+            figures = [name for name in columns[place + 1 :] if name not in NOTES and _holds_numbers(frame[name])]
     for name in (*by, *figures):
         if name not in columns:
             raise InputError(f"the table has no column {name!r}; it has: {', '.join(map(str, columns))}")

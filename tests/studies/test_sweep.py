@@ -37,6 +37,14 @@ def test_a_table_has_a_row_a_run_as_if_each_had_been_run_alone(tmp_path: Path) -
     assert frame.max_num_seqs.tolist() == [2] * 4 + [8] * 4
     assert frame.seed.tolist() == [0, 1] * 4
     assert frame.reason.isna().all() and frame.digest.nunique() == 8
+    assert set(intervals(frame).figure) == set(frame.columns) - {
+        "point",
+        "max_num_seqs",
+        "policy",
+        "seed",
+        "reason",
+        "digest",
+    }
     alone = Scenario.from_mapping(scenario(seed=1)).updated(
         {"cluster.pools.0.engine.max_num_seqs": 8, "cluster.pools.0.batching": "vllm-v1"}
     )

@@ -45,7 +45,7 @@ def workload(requests: int) -> dict[str, object]:
 def requests_for(seconds: float) -> int:
     """Return how many requests a point needs to take that long in one process."""
     probe = measure(workload(PROBE_REQUESTS), write=False)
-    return round(PROBE_REQUESTS * MARGIN * seconds / probe.loop_s)
+    return round(PROBE_REQUESTS * MARGIN * seconds / probe.loop_cpu_s)
 
 
 def command(scenario: Path, points: int, out: Path, *more: str) -> list[str]:

@@ -114,7 +114,7 @@ class Probe:
     def text(self) -> str:
         """The load in words."""
         if self.offered_requests_per_s is None:
-            return plural(int(self.load), "client")
+            return f"a load of {plural(int(self.load), 'client')}"
         return f"{number(self.offered_requests_per_s)} requests/s (--rate-scale {self.load:.4g})"
 
 

@@ -74,7 +74,8 @@ def _is_met(result: RunResult, share: float) -> bool:
 def _worst(result: RunResult, share: float) -> tuple[str, float, float]:
     """Return the objective that fewest requests meet: its name, its limit, and what the share of them has, seconds."""
     given = result.summary["objectives"]["given"]
-    name = min(given, key=lambda each: given[each]["attainment"])
+    concerned = [name for name in given if given[name]["attainment"] is not None]
+    name = min(concerned, key=lambda each: given[each]["attainment"])
     limit = given[name]["limit"]
     values = np.sort(_latencies_s(result.rows, name))
     place = math.ceil(share * len(result.rows)) - 1

@@ -80,12 +80,12 @@ def lower_bound(base: Scenario, configurations: Sequence[Configuration], trace: 
     outputs = np.histogram(trace.arrival_s, edges, weights=trace.output_tokens)[0]
     by_gpu, by_price, rates = [], [], []
     for each in configurations:
-        cost, most_tokens, most_seqs, kv_tokens = _engine(base, each, trace)
+        engine = engine_of(base, each, trace)
         seconds = np.zeros(len(number))
         for place, count in enumerate(number):
             if count:
                 mean_prompt, mean_output = prompts[place] / count, outputs[place] / count
-                seconds[place] = count / best_rate(cost, mean_prompt, mean_output, most_tokens, most_seqs, kv_tokens)
+                seconds[place] = count / best_rate(engine, mean_prompt, mean_output)
         by_gpu.append(seconds / length_s * each.gpus)
         by_price.append(seconds / length_s * each.price)
         rates.append((each, float(number.sum() / seconds.sum())))
@@ -100,21 +100,41 @@ def lower_bound(base: Scenario, configurations: Sequence[Configuration], trace: 
     )
 
 
-def _engine(base: Scenario, configuration: Configuration, trace: Trace) -> tuple[CostModel, int, int, int]:
+@dataclass(frozen=True)
+class Engine:
+    """What one replica's steps take, and its limits.
+
+    Attributes
+    ----------
+    tokens
+        Of a step at most.
+    seqs
+        Requests that run at a time at most, over all stages.
+    kv_tokens
+        Tokens of KV that it holds.
+    """
+
+    cost: CostModel
+    tokens: int
+    seqs: int
+    kv_tokens: int
+
+
+def engine_of(base: Scenario, configuration: Configuration, trace: Trace) -> Engine:
+    """Return the engine of one replica of a configuration."""
     data: dict[str, Any] = base.to_mapping()
     data["workload"] = {}
     data.setdefault("cluster", {})["pools"] = [configuration.pool(base, 1)]
     resolved = resolve(Scenario.from_mapping(data))
-    engine = resolved.pools[0].pool.engine
-    built = build(resolved, trace)
-    replica = built.cluster.replicas[0]
-    assert engine.max_num_seqs is not None
-    stages = resolved.pools[0].pool.parallel.pp
-    tokens = engine.max_num_batched_tokens or engine.max_model_len or 0
-    return replica.cost, tokens, engine.max_num_seqs * stages, resolved.pools[0].memory.kv_tokens
+    pool = resolved.pools[0]
+    limits = pool.pool.engine
+    replica = build(resolved, trace).cluster.replicas[0]
+    assert limits.max_num_seqs is not None
+    tokens = limits.max_num_batched_tokens or limits.max_model_len or 0
+    return Engine(replica.cost, tokens, limits.max_num_seqs * pool.pool.parallel.pp, pool.memory.kv_tokens)
 
 
-def best_rate(cost: CostModel, prompt: float, output: float, most_tokens: int, most_seqs: int, kv_tokens: int) -> float:
+def best_rate(engine: Engine, prompt: float, output: float) -> float:
     """Return the most requests/s of a replica whose steps are all alike and full.
 
     A step with d decodes has d x prompt / output prompt tokens, so that as many requests begin as end. It takes what
@@ -124,11 +144,9 @@ def best_rate(cost: CostModel, prompt: float, output: float, most_tokens: int, m
     ----------
     prompt, output
         Mean lengths, tokens.
-    most_tokens, most_seqs, kv_tokens
-        Limits of a step and of the KV memory.
     """
     context = prompt + output / 2
-    room = min(most_seqs, max(1.0, kv_tokens / context), most_tokens / (1 + prompt / output))
+    room = min(engine.seqs, max(1.0, engine.kv_tokens / context), engine.tokens / (1 + prompt / output))
     best = 0.0
     for decodes in {max(1, round(room ** (k / (_BATCHES - 1)))) for k in range(_BATCHES)}:
         shape = BatchShape()
@@ -140,8 +158,8 @@ def best_rate(cost: CostModel, prompt: float, output: float, most_tokens: int, m
         shape.chunks = [(round(prompt), 0)] * whole + ([(rest, 0)] if rest else [])
         shape.prefill_tokens = new
         shape.logit_rows = decodes + len(shape.chunks)
-        best = max(best, decodes / output / (max(cost.stage_ns(shape)) / _NS_PER_S))
+        best = max(best, decodes / output / (max(engine.cost.stage_ns(shape)) / _NS_PER_S))
     return best
 
 
-__all__ = ["WINDOW_S", "Bound", "best_rate", "lower_bound"]
+__all__ = ["WINDOW_S", "Bound", "Engine", "best_rate", "engine_of", "lower_bound"]

@@ -23,6 +23,10 @@ MOST_GPUS = 8
 """GPUs of a replica at most, unless the caller says otherwise: a server of today."""
 
 
+_SAID = {"engine.max_num_batched_tokens": "max_num_batched_tokens ", "batching": "", "role": ""}
+"""How what is changed of a pool is said before its value."""
+
+
 @dataclass(frozen=True)
 class Configuration:
     """One replica: GPUs, layout, and what is varied of its engine.
@@ -59,7 +63,7 @@ class Configuration:
     @property
     def text(self) -> str:
         """As people write it: ``h100-sxm x2 (tp 2, max_num_batched_tokens 8192)``."""
-        more = "".join(f", {key.removeprefix('engine.')} {value}" for key, value in self.changes)
+        more = "".join(f", {_SAID.get(key, key)}{value}" for key, value in self.changes)
         return f"{self.choice.gpu} x{self.gpus} ({self.sizes}{more})"
 
     @property

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from simulator.planning.configurations import Configuration
+from simulator.planning.disaggregated import Candidates
 from simulator.planning.fleets import PRICE_GRAIN, Fleet, cheaper
 from simulator.planning.proving import Prover, Run
 
@@ -51,12 +52,18 @@ class Enumeration:
         How many cheaper fleets were not simulated, for want of capacity.
     untried_below
         Their capacities add up to no more than this share of the requests.
+    disaggregated
+        Cheaper fleets of a pool that prefills and one that decodes, likewise; ``nominal`` is what their full steps do.
+    disaggregated_untried
+        How many more of those there are.
     """
 
     fleet: Fleet
     tried: tuple[Tried, ...]
     untried: int = 0
     untried_below: float = 0.0
+    disaggregated: tuple[Tried, ...] = ()
+    disaggregated_untried: int = 0
 
 
 def enumerate_cheaper(
@@ -97,8 +104,36 @@ def enumerate_cheaper(
     )
 
 
+def try_disaggregated(prover: Prover, found: Enumeration, asked: Candidates, needed: float) -> Enumeration:
+    """Simulate fleets of two roles that are cheaper than the plan; the cheapest that does is the plan.
+
+    Parameters
+    ----------
+    needed
+        Requests/s that rates are shares of.
+    """
+    best, done = found.fleet, []
+    left = list(asked.fleets)
+    while left:  # the cheapest first: what does is the cheapest of them
+        now, left = left[:AT_ONCE], left[AT_ONCE:]
+        done += now
+        holds = prover.first_that_holds(now)
+        if holds is not None:
+            best = holds
+            break
+    below = [each for each in done if each.price < best.price - PRICE_GRAIN]
+    tried = [
+        Tried(each, min(n * asked.rates[part] for part, n in each.parts) / needed, tuple(prover.of(each)))
+        for each in below
+    ]
+    if best == found.fleet:
+        return replace(found, disaggregated=tuple(tried[::-1]), disaggregated_untried=asked.left)
+    kept = tuple(each for each in found.tried if each.fleet.price < best.price - PRICE_GRAIN)
+    return replace(found, fleet=best, tried=kept, disaggregated=tuple(tried[::-1]))
+
+
 def _nominal(prover: Prover, fleet: Fleet) -> float:
     return sum(number * prover.weights[configuration] for configuration, number in fleet.parts)
 
 
-__all__ = ["Enumeration", "Tried", "enumerate_cheaper"]
+__all__ = ["Enumeration", "Tried", "enumerate_cheaper", "try_disaggregated"]

@@ -93,11 +93,12 @@ def configuration_rows(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
 def fleet_rows(result: PlanResult) -> list[dict[str, Any]]:
     """Return a row a fleet that was simulated: the plan, then every cheaper one, dearest first."""
     rows = [{**_fleet(result.fleet), "verdict": "the plan: meets the objectives", "on": None, "misses": None}]
-    for each in result.enumeration.tried:
+    for each in (*result.enumeration.tried, *result.enumeration.disaggregated):
         failed = each.failed_on
         rows.append(
             {
                 **_fleet(each.fleet),
+                "roles": "prefill and decode apart" if each.fleet.is_disaggregated else "mixed",
                 "share_by_capacities": each.nominal,
                 "verdict": "fails",
                 "on": None if failed is None else failed.where,
@@ -172,9 +173,11 @@ def described(result: PlanResult) -> dict[str, Any]:
                 {**_fleet(fleet), "runs": [_run(run) for run in runs]} for fleet, runs in result.removals
             ],
             "cheaper_fleets": {
-                "simulated": len(result.enumeration.tried),
-                "failed": len(result.enumeration.tried),
+                "simulated": num_tried(result),
+                "failed": num_tried(result),
+                "of_them_disaggregated": len(result.enumeration.disaggregated),
                 "not_simulated": result.enumeration.untried,
+                "disaggregated_not_simulated": result.enumeration.disaggregated_untried,
                 "not_simulated_have_at_most": result.enumeration.untried_below or None,
             },
         },
@@ -221,6 +224,11 @@ def _bound(result: PlanResult) -> dict[str, Any] | None:
         "plan_uses": bound.mean_gpus / result.fleet.gpus,
         "full_steps_requests_per_s": {each.text: rate for each, rate in bound.rates},
     }
+
+
+def num_tried(result: PlanResult) -> int:
+    """Return how many cheaper fleets were simulated, of either kind."""
+    return len(result.enumeration.tried) + len(result.enumeration.disaggregated)
 
 
 def answer(result: PlanResult) -> str:

@@ -46,6 +46,11 @@ class Fleet:
         """As people write it: ``2 x h200 x2 (tp 2) + 1 x l40s x8 (tp 4, pp 2)``."""
         return " + ".join(f"{number} x {configuration.text}" for configuration, number in self.parts) or "nothing"
 
+    @property
+    def is_disaggregated(self) -> bool:
+        """Whether prompts are computed on replicas of their own."""
+        return any(key == "role" for each, _ in self.parts for key, _ in each.changes)
+
     def changed(self, configuration: Configuration, by: int) -> Fleet:
         """Return the fleet with more, or fewer, replicas of a configuration."""
         numbers = dict(self.parts)
@@ -59,6 +64,11 @@ class Fleet:
         """
         data = base.to_mapping()
         data.setdefault("cluster", {})["pools"] = [each.pool(base, number) for each, number in self.parts]
+        if self.is_disaggregated:  # each role has replicas that are alike
+            data["disaggregation"] = {"kind": "connector", "decode_router": {"name": "least-outstanding"}}
+            if "router" not in base.model_fields_set:
+                data["router"] = {"name": "least-outstanding"}
+            return data
         if len(self.parts) > 1 and "router" not in base.model_fields_set:
             listed = [f"{weights[each]:.4g}" for each, number in self.parts for _ in range(number)]
             data["router"] = {"name": "weighted-least-outstanding", "params": {"weights": ",".join(listed)}}

@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 from simulator.build import load_trace
 from simulator.errors import InputError
 from simulator.models import load_model
-from simulator.planning import files
+from simulator.planning import disaggregated, files
 from simulator.planning.bound import Bound, lower_bound
 from simulator.planning.capacity import Capacity, busiest, capacity_of, died, question
 from simulator.planning.choices import Choice, choices_of
 from simulator.planning.configurations import MOST_GPUS, Configuration, configurations
-from simulator.planning.enumerating import Enumeration, enumerate_cheaper
+from simulator.planning.enumerating import Enumeration, enumerate_cheaper, try_disaggregated
 from simulator.planning.fleets import Fleet, counts_of, fleet_of
 from simulator.planning.infeasible import nothing_fits, nothing_meets, too_few
 from simulator.planning.objectives import Objective, limits, objectives_of
@@ -149,6 +149,7 @@ def plan(
     max_gpus: int = MOST_GPUS,
     seeds: int = NUM_SEEDS,
     tune: bool = True,
+    disaggregate: bool = True,
     what_ifs: bool = True,
     store: Store | str | PathLike[str] | None = None,
     out: str | PathLike[str] | None = None,
@@ -180,6 +181,8 @@ def plan(
         Replications that the plan must do on, beside the requests themselves.
     tune
         Whether a few settings of the engine are tried for the best layouts.
+    disaggregate
+        Whether fleets are tried whose prompts are computed on replicas of their own.
     what_ifs
         Whether what else might be asked is answered too (`simulator.planning.what_ifs`).
     store
@@ -250,8 +253,15 @@ def plan(
     first, rounds = _first(prover, kept, choices, classes)
     clock.lap("programme and its fleets")
     enumeration = enumerate_cheaper(prover, [each.configuration for each in kept], first, told.expect)
-    fleet = enumeration.fleet
     clock.lap("cheaper fleets")
+    if disaggregate:
+        price = enumeration.fleet.price
+        asked = disaggregated.candidates(base, able, wanted, loaded, _rate(measured.trace), price)
+        told.expect(len(asked.fleets))
+        prover.weights = {**prover.weights, **{each: rate / _rate(loaded) for each, rate in asked.rates.items()}}
+        enumeration = try_disaggregated(prover, enumeration, asked, _rate(measured.trace))
+        clock.lap("prefill and decode apart")
+    fleet = enumeration.fleet
     removals = _removals(prover, fleet)
     clock.lap("one replica fewer")
     answers: tuple[WhatIf, ...] = ()
@@ -518,7 +528,8 @@ def _first(
 
 def _removals(prover: Prover, fleet: Fleet) -> tuple[tuple[Fleet, tuple[Run, ...]], ...]:
     """Return the fleet without one replica of each configuration, simulated on the trace and the seeds."""
-    smaller = [fleet.changed(each, -1) for each, _ in fleet.parts if fleet.replicas > 1]
+    least = 2 if fleet.is_disaggregated else 1  # without its only replica of a role a fleet can't run
+    smaller = [fleet.changed(each, -1) for each, n in fleet.parts if fleet.replicas > 1 and (least == 1 or n >= least)]
     prover.simulate([(each, seed) for each in smaller for seed in (None, *prover.seeds)])
     return tuple((each, tuple(prover.of(each))) for each in smaller)
 

@@ -97,6 +97,18 @@ def proof(result: PlanResult) -> Iterator[tuple[str, str]]:
         failed_on = each.failed_on
         said = "" if failed_on is None else f"on {failed_on.where}: {'; '.join(failed_on.misses)}"
         yield "dim", f"  ${each.fleet.price:,.2f}  {each.fleet.text}: {said}"
+    apart = result.enumeration.disaggregated
+    if apart:
+        yield "", f"Cheaper fleets with prefill and decode apart: {len(apart)}, all simulated, all fail; the dearest:"
+    for each in apart[:_CHEAPER]:
+        failed_on = each.failed_on
+        said = "" if failed_on is None else f"on {failed_on.where}: {'; '.join(failed_on.misses)}"
+        yield "dim", f"  ${each.fleet.price:,.2f}  {each.fleet.text}: {said}"
+    if result.enumeration.disaggregated_untried:
+        yield (
+            "yellow",
+            f"{result.enumeration.disaggregated_untried:,} more of those, with less room, were not simulated",
+        )
     if result.enumeration.untried:
         yield (
             "yellow",

@@ -187,6 +187,8 @@ def _solve(
 
 def _more_of_plan(given: Situation, prover: Prover, needed: float) -> Fleet | None:
     """Return the plan grown replica by replica, of the configuration with the cheapest capacity, until it does."""
+    if given.plan.is_disaggregated:
+        return _all_of_plan(given, prover, needed)
     best = min((each for each, _ in given.plan.parts), key=lambda each: each.price / max(prover.weights[each], 1e-12))
     least = math.ceil((needed - 1) * given.plan.replicas * 0.75)
     fleet = given.plan.changed(best, max(1, least))
@@ -200,15 +202,40 @@ def _more_of_plan(given: Situation, prover: Prover, needed: float) -> Fleet | No
     return None
 
 
+def _all_of_plan(given: Situation, prover: Prover, needed: float) -> Fleet | None:
+    """Return the plan with more of each of its parts, in proportion, until it does; limits on GPUs are kept."""
+    for more in range(_ROUNDS):
+        fleet = Fleet(tuple((each, math.ceil(number * needed) + more) for each, number in given.plan.parts))
+        if not _within(given, fleet):
+            return None
+        if prover.holds(fleet):
+            return fleet
+    return None
+
+
+def _within(given: Situation, fleet: Fleet) -> bool:
+    return all(
+        choice.at_most is None
+        or sum(number * each.gpus for each, number in fleet.parts if each.choice.gpu == choice.gpu) <= choice.at_most
+        for choice in given.choices
+    )
+
+
 def _trimmed(prover: Prover, fleet: Fleet) -> Fleet:
     """Take replicas off, the dearest first, as long as what is left does."""
     while fleet.replicas > 1:
-        smaller = sorted((fleet.changed(each, -1) for each, _ in fleet.parts), key=lambda each: each.price)
+        smaller = sorted(_smaller(fleet), key=lambda each: each.price)
         found = prover.first_that_holds(smaller)
         if found is None:
             return fleet
         fleet = found
     return fleet
+
+
+def _smaller(fleet: Fleet) -> list[Fleet]:
+    """Return the fleet without one replica of each of its parts; of two roles, none is left without a replica."""
+    keeps = fleet.is_disaggregated
+    return [fleet.changed(each, -1) for each, n in fleet.parts if fleet.replicas > 1 and (n > 1 or not keeps)]
 
 
 def bursts(trace: Trace) -> Trace:
@@ -244,23 +271,22 @@ def _one_lost(given: Situation) -> WhatIf:
     change = (
         "one replica (a server, or its part of one) is away for the whole trace; which one is the worst is looked for"
     )
-    lost = [given.plan.changed(each, -1) for each, _ in given.plan.parts if given.plan.replicas > 1]
+    lost = _smaller(given.plan)
     prover.simulate([(each, None) for each in lost])
-    survives = bool(lost) and all(prover.runs[each, None].met for each in lost)
-    spares = sorted((given.plan.changed(each, 1) for each in given.able), key=lambda each: each.price)
+    survives = len(lost) == len(given.plan.parts) and all(prover.runs[each, None].met for each in lost)
+    if given.plan.is_disaggregated:
+        spares = [Fleet(tuple((each, number + 1) for each, number in given.plan.parts))]
+    else:
+        spares = sorted((given.plan.changed(each, 1) for each in given.able), key=lambda each: each.price)
     for fleet in spares:
         remaining = [fleet.changed(each, -1) for each, _ in fleet.parts]
-        within = all(
-            choice.at_most is None
-            or sum(number * each.gpus for each, number in fleet.parts if each.choice == choice) <= choice.at_most
-            for choice in given.choices
-        )
-        if not within:
+        if not _within(given, fleet):
             continue
         prover.simulate([(each, None) for each in remaining])
         if all(prover.runs[each, None].met for each in remaining):
+            spare = "a spare of either role" if fleet.is_disaggregated else "one spare"
             text = (
-                f"with one spare, {fleet.text} for ${fleet.price:,.2f} an hour "
+                f"with {spare}, {fleet.text} for ${fleet.price:,.2f} an hour "
                 f"({fleet.price / given.plan.price - 1:+.0%}), any one may be away"
             )
             return WhatIf("one node lost (N+1)", change, survives, fleet, SIMULATED, text, fleet.price)

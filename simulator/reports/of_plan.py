@@ -139,6 +139,9 @@ def _proof(found: Mapping[str, Any]) -> Iterator[Block]:
                 for each in cheaper[:_FLEETS]
             ],
         )
+    more = proof["cheaper_fleets"]["disaggregated_not_simulated"]
+    if more:
+        yield Text(f"{more:,} more fleets with prefill and decode apart, with less room, were not simulated.")
     untried = proof["cheaper_fleets"]["not_simulated"]
     if untried:
         most = proof["cheaper_fleets"]["not_simulated_have_at_most"]

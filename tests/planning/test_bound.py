@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from simulator.models import load_model
-from simulator.planning.bound import best_rate, lower_bound
+from simulator.planning.bound import Engine, best_rate, lower_bound
 from simulator.planning.choices import choices_of
 from simulator.planning.configurations import configurations
 from simulator.scenario import Scenario
@@ -24,7 +24,7 @@ class Linear:
 
 def test_a_full_step_serves_what_its_slowest_stage_lets_it():
     # A request has 100 + 20 tokens, 2 ms each: 1 / 0.24 s.
-    rate = best_rate(Linear(), 100, 20, most_tokens=2048, most_seqs=64, kv_tokens=10**6)
+    rate = best_rate(Engine(Linear(), tokens=2048, seqs=64, kv_tokens=10**6), 100, 20)
     assert rate == pytest.approx(1 / 0.24, rel=0.02)
 
 
@@ -34,8 +34,8 @@ def test_memory_limits_the_batch():
             return [10**6]
 
     # 10 requests of 110 tokens on average fit: 10 tokens a step of 1 ms, 20 tokens a request.
-    assert best_rate(Constant(), 100, 20, 10**6, 64, 1100) == pytest.approx(10 / 20 / 1e-3)
-    assert best_rate(Constant(), 100, 20, 10**6, 4, 1100) == pytest.approx(4 / 20 / 1e-3)
+    assert best_rate(Engine(Constant(), 10**6, 64, 1100), 100, 20) == pytest.approx(10 / 20 / 1e-3)
+    assert best_rate(Engine(Constant(), 10**6, 4, 1100), 100, 20) == pytest.approx(4 / 20 / 1e-3)
 
 
 def test_no_window_needs_more_than_its_requests_and_quiet_ones_nothing():

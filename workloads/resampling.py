@@ -18,10 +18,10 @@ def resample_trace(trace: Trace, *, block_s: float, within_s: float, seed: int =
     """Return a trace whose blocks of time are drawn from the trace's own, near their place: a local block bootstrap.
 
     Block ``i``, from ``i * block_s`` on, gets what the trace has in a window as long that starts at most ``within_s``
-    earlier or later, drawn uniformly. So bursts shorter than a block and the rate's course over spans longer than
-    ``within_s`` stay as they were, as do the lengths that go with the arrivals; what is drawn anew lies between. What
-    lies on two sides of a seam is taken as independent. A trace that spans less than two blocks has hardly anything to
-    draw from.
+    earlier or later and lies on the trace, drawn uniformly. So bursts shorter than a block and the rate's course over
+    spans longer than ``within_s`` stay as they were, as do the lengths that go with the arrivals; what is drawn anew
+    lies between. What lies on two sides of a seam is taken as independent. A trace that spans less than two blocks has
+    hardly anything to draw from.
 
     Parameters
     ----------
@@ -61,8 +61,10 @@ def resample_trace(trace: Trace, *, block_s: float, within_s: float, seed: int =
     span = float(arrival[-1])
     starts = np.arange(0.0, max(span, block_s / 2), block_s)
     last = max(span - block_s, 0.0)
-    offsets = stream(seed, "resampling").uniform(-within_s, within_s, len(starts))
-    sources = np.clip(starts + offsets, 0.0, last)
+    # uniform over what is within reach and on the trace: cut off at the trace's ends after the draw, the first and the
+    # last window would come again and again
+    earliest, latest = np.clip(starts - within_s, 0.0, last), np.clip(starts + within_s, 0.0, last)
+    sources = stream(seed, "resampling").uniform(earliest, latest)
     lengths = np.minimum(block_s, np.append(starts[1:], span + math.ulp(span)) - starts)
     begin, end = np.searchsorted(arrival, sources), np.searchsorted(arrival, sources + lengths)
     counts = end - begin

@@ -67,6 +67,18 @@ def test_the_mean_number_of_requests_is_the_traces() -> None:
     assert np.std(counts) > 10  # a fixed number would understate what seeds differ by
 
 
+def test_every_window_within_reach_is_as_likely_at_the_ends_of_the_trace_too() -> None:
+    """Of a trace shorter than the reach, each request is drawn about once a seed, not the first and last ones alone."""
+    one = trace([0.05 + i / 10 for i in range(720)])
+    times = np.zeros(721)
+    for seed in range(200):
+        rows = resample_trace(one, block_s=7.2, within_s=300, seed=seed).prompt_tokens
+        times += np.bincount(rows, minlength=721)
+    parts = times[1:].reshape(10, 72).mean(axis=1) / 200
+    assert parts[1:-1] == pytest.approx(1.1, abs=0.2)
+    assert (parts[[0, -1]] < 1).all() and (parts[[0, -1]] > 0.3).all()  # fewer windows hold them
+
+
 def test_texts_come_along() -> None:
     classes = Categorical.of(["a", "b"] * 50)
     drawn = resample_trace(trace([float(i) for i in range(100)], request_class=classes), block_s=7, within_s=30)

@@ -32,6 +32,8 @@ MOST = 4.0
 """Largest share that is tried: four times the requests."""
 FEWEST_REQUESTS = 100
 """A probe has at least so many requests: the fewest whose p99 says something."""
+MOST_REQUESTS = 4000
+"""A probe has at most so many, the first ones of the stretch: a choice, for time; a p99 then is of 40 misses."""
 TOLERANCE = 1.1
 """The bracket of a capacity ends when its ends are so close: a choice, about what another sample changes it by."""
 
@@ -209,7 +211,7 @@ def bracket(
 
 def _thinned(scenario: Mapping[str, Any], share: float) -> dict[str, Any]:
     key = "sample" if share <= 1 else "rate_scale"
-    return {**scenario, "workload": {**scenario["workload"], key: share}}
+    return {**scenario, "workload": {**scenario["workload"], key: share, "limit": MOST_REQUESTS}}
 
 
 def died(asked: Question) -> Capacity:

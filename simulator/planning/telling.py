@@ -37,12 +37,12 @@ def show(result: PlanResult, out: str | None) -> None:
         console.print(bound_line(result))
         console.print()
     console.print(_configurations(result))
-    left = len(result.candidates) - _CONFIGURATIONS
-    if left > 0:
-        console.print(Text(f"and {plural(left, 'configuration')} more in configurations.csv (--out)", style="dim"))
+    if len(result.candidates) > _CONFIGURATIONS:
+        said = f"The best of {plural(len(result.candidates), 'configuration')}; configurations.csv has all (--out)"
+        console.print(Text(said, style="dim"))
     console.print()
-    for each in result.choices:
-        console.print(Text(f"Price of {each.gpu}: ${each.price:g} a GPU and hour ({each.source})", style="dim"))
+    for line in prices(result):
+        console.print(Text(line, style="dim"))
     for note in result.notes:
         console.print(Text(f"Note: {note}", style="dim"))
     console.print(Text(took(result), style="dim"))
@@ -151,22 +151,31 @@ def _configurations(result: PlanResult) -> Table:
     table.add_column("serves", justify="right")
     table.add_column("$ for all", justify="right")
     table.add_column("remark", overflow="fold")
-    for each in result.candidates[:_CONFIGURATIONS]:
+    shown = list(result.candidates[:_CONFIGURATIONS])
+    gpus = {each.configuration.choice.gpu for each in shown}
+    for each in result.candidates[_CONFIGURATIONS:]:  # the best of each GPU is there
+        if each.configuration.choice.gpu not in gpus:
+            gpus.add(each.configuration.choice.gpu)
+            shown.append(each)
+    for each in shown:
         share = each.share
         table.add_row(
             each.configuration.text,
             f"{each.configuration.price:,.2f}",
-            f"{number(share * result.rate)}/s",
+            f"{number(share * result.rate)}/s" if share else "nothing",
             f"{each.configuration.price / share:,.2f}" if share else "-",
             each.dropped,
         )
-    missing = {each.gpu for each in result.choices} - {
-        each.configuration.choice.gpu for each in result.candidates[:_CONFIGURATIONS]
-    }
-    for gpu in sorted(missing):
-        for each in [one for one in result.candidates if one.configuration.choice.gpu == gpu][:1]:
-            table.add_row(each.configuration.text, f"{each.configuration.price:,.2f}", "-", "-", each.dropped)
     return table
+
+
+def prices(result: PlanResult) -> Iterator[str]:
+    """Yield the prices of GPUs, a line for each source."""
+    by_source: dict[str, list[str]] = {}
+    for each in result.choices:
+        by_source.setdefault(each.source, []).append(f"{each.gpu} ${each.price:g}")
+    for source, listed in by_source.items():
+        yield f"Prices of a GPU and hour: {', '.join(listed)} ({source})"
 
 
 def took(result: PlanResult) -> str:
@@ -175,4 +184,4 @@ def took(result: PlanResult) -> str:
     return f"Took {result.took_s['all']:,.1f} s ({parts})"
 
 
-__all__ = ["proof", "show", "took"]
+__all__ = ["bound_line", "prices", "proof", "show", "took"]

@@ -268,9 +268,7 @@ def _one_lost(given: Situation) -> WhatIf:
     """Return what it costs that one replica, with its server, may be away for the whole trace."""
     prover = _prover(given, given.prover.base, given.prover.trace)
     prover.runs = given.prover.runs
-    change = (
-        "one replica (a server, or its part of one) is away for the whole trace; which one is the worst is looked for"
-    )
+    change = "one replica (a server, or its part of one) is away for the whole trace, whichever it is"
     lost = _smaller(given.plan)
     prover.simulate([(each, None) for each in lost])
     survives = len(lost) == len(given.plan.parts) and all(prover.runs[each, None].met for each in lost)
@@ -338,12 +336,13 @@ def _schedule(given: Situation) -> WhatIf:
     """Return what a schedule saves over the fixed fleet: in each window the fewest of the plan's own replicas."""
     arrivals = given.trace.arrival_s
     span = float(arrivals[-1]) if len(arrivals) else 0.0
-    length = _HOUR_S if span > 2 * _HOUR_S else max(span / 6, 1.0)
-    number = np.histogram(arrivals, np.arange(0.0, span + length, length))[0]
+    length = _HOUR_S if span > 2 * _HOUR_S else max(span / 6, 1e-3)
+    windows = max(1, math.ceil(span / length - 1e-9))
+    number = np.histogram(arrivals, np.linspace(0.0, windows * length, windows + 1))[0]
     sizes = [math.ceil(given.plan.replicas * count / number.max() - 1e-9) if count else 0 for count in number]
     mean = sum(sizes) / len(sizes)
     price = given.plan.price * mean / given.plan.replicas
-    window = "hour" if length == _HOUR_S else f"{length / 60:,.0f} minutes"
+    window = "hour" if length == _HOUR_S else f"{length / 60:,.1f} minutes"
     listed = ", ".join(map(str, sizes[:24])) + (" ..." if len(sizes) > 24 else "")
     text = (
         f"{listed} replicas, {mean:,.2f} on average against {given.plan.replicas}: ${price:,.2f} an hour "

@@ -40,7 +40,8 @@ def document(directory: Path) -> Document:
             common.again(
                 "simulate run --scenario fleet.yaml",
                 scenario,
-                where="In the directory of the result, which holds fleet.yaml: the plan on the requests of the trace.",
+                where="In the directory of the result, which holds fleet.yaml: the plan on the requests of the trace. "
+                "With --out DIR --report it has a page of its own, with latencies and timeline.",
             ),
             common.made_by(
                 took["all"],
@@ -80,7 +81,7 @@ def _fleet(found: Mapping[str, Any]) -> Iterator[Block]:
             [
                 pool["configuration"],
                 pool["replicas"],
-                float(pool["usd_per_hour"]),
+                f"{pool['usd_per_hour']:,.2f}",
                 percent(sum(busy) / len(busy)) if busy else None,
                 percent(max(peaks)) if peaks else None,
             ]
@@ -131,7 +132,7 @@ def _proof(found: Mapping[str, Any]) -> Iterator[Block]:
             [
                 [
                     each["fleet"],
-                    float(each["usd_per_hour"]),
+                    f"{each['usd_per_hour']:,.2f}",
                     percent(each["share_by_capacities"]),
                     each["on"],
                     each["misses"],
@@ -220,7 +221,7 @@ def _weighed(found: Mapping[str, Any]) -> Iterator[Block]:
         [
             [
                 each["configuration"],
-                float(each["usd_per_hour"]),
+                f"{each['usd_per_hour']:,.2f}",
                 float(each["share_of_requests"] * found["requests_per_s"]),
                 each["usd_per_hour_for_all"],
                 each["left_out"],

@@ -31,9 +31,16 @@ def nothing_fits(
     """Say that no GPU can hold the model, the nearest layout and why it can't, and what would."""
     named = ", ".join(choice.gpu for choice in choices)
     said = f"no replica of {model.name} can run on {most_gpus} GPUs or fewer of {named}"
-    memory = [(choice, each) for choice, each in refused if each.kind in ("memory", "limit")]
+    limited = [(choice, each) for choice, each in refused if each.kind == "limit"]
+    if limited:
+        choice, smallest = min(limited, key=lambda pair: pair[1].plan.gpus_per_replica)
+        return (
+            f"no replica of {model.name} can run within the limits: the smallest that fits takes "
+            f"{smallest.plan.gpus_per_replica} {choice.gpu}, and {smallest.reason}"
+        )
+    memory = [(choice, each) for choice, each in refused if each.kind == "memory"]
     if memory:
-        choice, nearest = max(memory, key=lambda pair: (pair[1].kind == "limit", pair[1].plan.gpus_per_replica))
+        choice, nearest = max(memory, key=lambda pair: pair[1].plan.gpus_per_replica)
         said += f": nearest, {choice.gpu} x{nearest.plan.gpus_per_replica}: {nearest.reason}"
     elif refused:
         said += f": {refused[0][1].reason}"
@@ -42,7 +49,7 @@ def nothing_fits(
 
 
 def _would_hold(base: Scenario, model: ModelSpec, choices: Sequence[Choice], most_gpus: int) -> str:
-    for gpus in (2 * most_gpus, 4 * most_gpus):
+    for gpus in (2 * most_gpus, 4 * most_gpus, 8 * most_gpus):
         for choice in choices:
             if choice.at_most is not None and choice.at_most < gpus:
                 continue

@@ -51,6 +51,8 @@ EVERYBODY = ""
 """The class of a trace without classes."""
 TOKENS = (1024, 4096, 8192)
 """Tokens of a step (max_num_batched_tokens) that are tried for the best layouts beside the engine's own: a choice."""
+MOST_TUNED = 5
+"""Layouts for which they are tried, those with the cheapest capacity: a choice."""
 BETTER = 1.15
 """A setting of the engine is taken if it does so many times as much: a choice, above the width of a bracket."""
 MOST_ROUNDS = 20
@@ -418,7 +420,7 @@ class _Measured:
 
 def _tuned(measured: _Measured, candidates: Sequence[Candidate], policies: Sequence[str]) -> list[Candidate]:
     """Return the candidates, the best layouts with the settings of the engine that make them do clearly more."""
-    best = [each for each in dominated(candidates) if not each.dropped]
+    best = [each for each in dominated(candidates) if not each.dropped][:MOST_TUNED]
     settings: list[tuple[tuple[str, Any], ...]] = [(("engine.max_num_batched_tokens", tokens),) for tokens in TOKENS]
     settings += [(("batching", policy),) for policy in policies]
     variants = {replace(each.configuration, changes=some): each for each in best for some in settings}
@@ -437,8 +439,9 @@ def _tuned(measured: _Measured, candidates: Sequence[Candidate], policies: Seque
 def dominated(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Return the candidates, cheapest for what they do first, those marked that others make superfluous.
 
-    One is superfluous if some replicas of another, for no more money, do as much of every class, and nothing limits
-    their number. The best of each GPU stays all the same, so that every GPU is in the enumeration.
+    One is superfluous if some replicas of another, for no more money, do as much of every class as it may do at most
+    (brackets of capacities don't overlap), and nothing limits their number. The best of each GPU stays all the same, so
+    that every GPU is in the enumeration.
     """
     able = sorted((each for each in candidates if each.share), key=lambda each: (_price(each), each.configuration.text))
     kept: list[Candidate] = []
@@ -446,7 +449,7 @@ def dominated(candidates: Sequence[Candidate]) -> list[Candidate]:
     seen: set[str] = set()
     for each in able:
         gpu = each.configuration.choice.gpu
-        better = next((other for other in able if other is not each and _beats(other, each, able)), None)
+        better = next((other for other in able if other is not each and _beats(other, each)), None)
         if better is None or gpu not in seen:
             kept.append(each)
             found.append(replace(each, dropped=""))
@@ -474,7 +477,7 @@ def _price(each: Candidate) -> float:
     return each.configuration.price / each.share
 
 
-def _beats(one: Candidate, other: Candidate, order: Sequence[Candidate]) -> bool:
+def _beats(one: Candidate, other: Candidate) -> bool:
     times = int(one.configuration.price and other.configuration.price / one.configuration.price + 1e-9)
     if times < 1:
         return False
@@ -483,10 +486,12 @@ def _beats(one: Candidate, other: Candidate, order: Sequence[Candidate]) -> bool
         choice != other.configuration.choice or times * one.configuration.gpus > other.configuration.gpus
     ):
         return False
-    if any(times * one.shares[name] < share for name, share in other.shares.items()):
-        return False
-    same = times == 1 and one.configuration.price == other.configuration.price and one.shares == other.shares
-    return not same or order.index(one) < order.index(other)
+    return all(times * one.shares[name] >= _most(capacity) for name, capacity in other.capacities.items())
+
+
+def _most(capacity: Capacity) -> float:
+    """Return what a capacity may be at most: the upper end of its bracket."""
+    return capacity.share if capacity.not_share is None else capacity.not_share
 
 
 # ---------------------------------------------------------------------------------------------------------- fleet

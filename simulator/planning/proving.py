@@ -102,7 +102,7 @@ class Prover:
         if seed is not None:
             data["seed"] = seed
             if self.resample is not None:
-                data["workload"] = {**data["workload"], "resample": self.resample.model_dump()}
+                data["workload"] = {**data.get("workload", {}), "resample": self.resample.model_dump()}
         return Task(data, self.trace)
 
     def simulate(self, wanted: Sequence[tuple[Fleet, int | None]]) -> None:

@@ -126,7 +126,7 @@ def _traffic(given: Situation, factor: float) -> WhatIf:
 
 def _other_requests(given: Situation, name: str, change: str, trace: Trace) -> WhatIf:
     data = given.prover.base.to_mapping()
-    data["workload"] = {key: value for key, value in data["workload"].items() if key == "loop"}
+    data["workload"] = {key: value for key, value in data.get("workload", {}).items() if key == "loop"}
     prover = _prover(given, Scenario.from_mapping(data), trace)
     return _answered(given, name, change, prover, 1.0)
 

@@ -7,7 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.planning.capacity import bracket, busiest
+from simulator.planning.capacity import Capacity, Probe, bracket, busiest
+from simulator.planning.choices import Choice
+from simulator.planning.configurations import Configuration
+from simulator.planning.planner import Candidate, dominated
+from simulator.studies.plan_space import Plan
 from workloads import Trace
 
 
@@ -37,3 +41,36 @@ def test_the_busiest_stretch_has_the_most_requests():
     assert found.arrival_s.tolist() == pytest.approx([0.0, 1.0, 2.0])
     whole = Trace(arrivals, np.full(5, 10), np.full(5, 10))
     assert busiest(whole, 1000.0) is whole
+
+
+def candidate(gpu: str, price: float, gpus: int, low: float, high: float, at_most: int | None = None) -> Candidate:
+    layout = Plan((("tp", gpus), ("pp", 1)), 1)
+    return Candidate(Configuration(Choice(gpu, price, at_most=at_most), layout), {"": Capacity(low, high)})
+
+
+def left_out(*candidates: Candidate) -> list[str]:
+    return sorted(each.configuration.name for each in dominated(candidates) if each.dropped)
+
+
+def test_what_several_of_another_do_for_no_more_money_is_left_out():
+    small, large = candidate("a", 1.0, 1, 0.5, 0.55), candidate("a", 1.0, 2, 0.9, 0.99)
+    assert left_out(small, large) == ["a-tp2"]  # two small ones do 1.0
+    assert left_out(small, candidate("a", 1.0, 2, 0.95, 1.05)) == []  # it may do more than they
+    # The best of a GPU stays, what is dearer than all else too.
+    assert left_out(small, candidate("b", 5.0, 1, 0.1, 0.11)) == []
+    assert left_out(small, candidate("b", 5.0, 1, 0.1, 0.11), candidate("b", 5.0, 2, 0.1, 0.11)) == ["b-tp2"]
+
+
+def test_what_is_limited_makes_nothing_else_superfluous():
+    limited = candidate("a", 1.0, 1, 0.5, 0.55, at_most=1)
+    other = candidate("b", 2.0, 1, 0.3, 0.33)
+    worse = candidate("b", 2.0, 2, 0.3, 0.33)
+    assert left_out(limited, other, worse) == ["b-tp2"]  # for its own kind's sake
+
+
+def test_what_serves_nothing_is_left_out_with_its_reason():
+    useless = Candidate(
+        candidate("a", 1.0, 1, 0, 0).configuration, {"": Capacity(0.0, 0.1, (Probe(0.1, False, "TTFT p99 <= 1 s"),))}
+    )
+    (found,) = dominated([useless])
+    assert found.dropped == "misses TTFT p99 <= 1 s even with 10.0% of the requests"

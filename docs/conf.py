@@ -33,13 +33,26 @@ html_show_sphinx = False
 highlight_language = "text"
 smartquotes = False  # they make a dash of the two before an option
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+nb_execution_mode = "off"  # notebooks are kept with what they printed and drew
 myst_enable_extensions = ["attrs_inline", "deflist"]
 myst_heading_anchors = 3  # links such as validation.md#deepseek-on-h200
 myst_disable_syntax = [
     "myst_line_comment",
     "myst_block_break",
 ]  # a line may begin with "%", as on the repository's pages
+
+_HERE = Path(__file__).resolve().parent
+_NOTEBOOKS = _HERE / "notebooks"  # Sphinx reads only what lies below its own folder; git doesn't keep these copies
+
+
+def _copy_notebooks(_app: Sphinx, _config: object) -> None:
+    """Copy the notebooks beside the pages; links to pages are from one folder up there, not from two."""
+    _NOTEBOOKS.mkdir(exist_ok=True)
+    for path in sorted((_HERE.parent / "notebooks").glob("*.ipynb")):
+        text = path.read_text(encoding="utf-8").replace("](../docs/", "](../")
+        (_NOTEBOOKS / path.name).write_text(text, encoding="utf-8")
+
 
 _GENERATED = re.compile(r"<!-- generated: ([a-z-]+) -->")
 _AT_THE_TOP = re.compile(r"\]\((?:\.\./)+(CONTRIBUTING|CHANGELOG)\.md")
@@ -56,6 +69,8 @@ def _complete(_app: Sphinx, _page: str, source: list[str]) -> None:
 
 _ACCESSIBLE = {
     "<pre>": '<pre tabindex="0">',
+    "<th></th>": "<td></td>",  # the corner of a table of pandas
+    '<div class="output text_html">': '<div tabindex="0" style="overflow-x: auto" class="output text_html">',
     '<div class="table-wrapper': '<div tabindex="0" class="table-wrapper',
     'class="caption" role="heading"': 'class="caption" role="heading" aria-level="2"',
     '<aside class="sidebar-drawer"': '<aside aria-label="All pages" class="sidebar-drawer"',
@@ -76,6 +91,7 @@ def _make_accessible(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register what is done with each page as it is read, and once all are written."""
+    app.connect("config-inited", _copy_notebooks)
     app.connect("source-read", _complete)
     app.connect("build-finished", _make_accessible)
     return {"parallel_read_safe": True}

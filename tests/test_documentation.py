@@ -49,7 +49,8 @@ def toctree(page: Path) -> Iterator[Path]:
 def test_the_site_shows_every_page_once() -> None:
     """Add a new page to one of the tables of contents at the end of docs/index.md."""
     shown = [entry for page in PAGES for entry in toctree(page)]
-    assert sorted(shown) == [page for page in PAGES if page != ROOT / "docs" / "index.md"]
+    notebooks = [ROOT / "docs" / "notebooks" / f"{each.stem}.md" for each in (ROOT / "notebooks").glob("*.ipynb")]
+    assert sorted(shown) == sorted([page for page in PAGES if page != ROOT / "docs" / "index.md"] + notebooks)
 
 
 @pytest.mark.parametrize("page", [pytest.param(page, id=str(page.relative_to(ROOT))) for page in PAGES])

@@ -22,12 +22,15 @@ def cells(path: Path, kind: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_it_was_run_from_top_to_bottom_without_an_error(path: Path) -> None:
+def test_it_was_run_from_top_to_bottom_without_an_error_and_its_pictures_have_words(path: Path) -> None:
     code = cells(path, "code")
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
     outputs = [output for cell in code for output in cell["outputs"]]
     assert not [output for output in outputs if output["output_type"] == "error" or output.get("name") == "stderr"]
-    assert any("image/svg+xml" in output.get("data", {}) for output in outputs)
+    drawn = [cell for cell in code if any("image/svg+xml" in output.get("data", {}) for output in cell["outputs"])]
+    assert drawn
+    for cell in drawn:  # what the site says of a picture to those who can't see it
+        assert cell["metadata"]["mystnb"]["image"]["alt"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

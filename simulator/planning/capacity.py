@@ -119,7 +119,9 @@ def question(
     """Return what a process needs to find a capacity; ``trace`` is what `busiest` returned."""
     data = base.to_mapping()
     data["workload"] = {key: value for key, value in data.get("workload", {}).items() if key == "loop"}
-    data.setdefault("cluster", {})["pools"] = [configuration.pool(base, 1)]
+    pool = configuration.pool(base, 1)
+    pool.pop("price_per_gpu_hour", None)  # a capacity that is kept is one at any price
+    data.setdefault("cluster", {})["pools"] = [pool]
     if request_class is None:
         return Question(data, trace, tuple(objectives), None, worth)
     data["workload"]["class"] = [request_class]

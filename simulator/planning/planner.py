@@ -24,12 +24,13 @@ from simulator.errors import InputError
 from simulator.models import load_model
 from simulator.planning import disaggregated, files
 from simulator.planning.bound import Bound, lower_bound
-from simulator.planning.capacity import Capacity, busiest, capacity_of, died, question
+from simulator.planning.capacity import Capacity, busiest, question
 from simulator.planning.choices import Choice, choices_of
 from simulator.planning.configurations import MOST_GPUS, Configuration, configurations
 from simulator.planning.enumerating import Enumeration, enumerate_cheaper, try_disaggregated
 from simulator.planning.fleets import Fleet, counts_of, fleet_of
 from simulator.planning.infeasible import nothing_fits, nothing_meets, too_few
+from simulator.planning.keeping import run_capacities
 from simulator.planning.objectives import Objective, limits, objectives_of
 from simulator.planning.programme import Counts, cheapest
 from simulator.planning.proving import NUM_SEEDS, Prover, Run
@@ -39,7 +40,6 @@ from simulator.scenario import Scenario
 from simulator.studies.plan_space import Infeasible
 from simulator.studies.replications import replications
 from simulator.studies.store import Store
-from simulator.studies.workers import run_tasks
 
 if TYPE_CHECKING:
     from workloads import Trace
@@ -228,7 +228,7 @@ def plan(
         raise InputError(nothing_fits(base, model, choices, refused, max_gpus))
     clock.lap("candidates")
     told = _Told(progress)
-    measured = _Measured(base, wanted, busiest(loaded), classes, workers, executor, told)
+    measured = _Measured(base, wanted, busiest(loaded), classes, kept_in, workers, executor, told)
     candidates = measured.all(able)
     if tune:
         candidates = _tuned(measured, candidates, policies)
@@ -397,6 +397,7 @@ class _Measured:
     objectives: Sequence[Objective]
     trace: Trace
     classes: Sequence[str]
+    store: Store | None
     workers: int | None
     executor: Executor | None
     told: _Told
@@ -412,7 +413,7 @@ class _Measured:
         ]
         found: dict[tuple[Configuration, str], Capacity] = {}
         self.told.expect(len(pairs))
-        for place, capacity in run_tasks(capacity_of, asked, died, workers=self.workers, executor=self.executor):
+        for place, capacity in run_capacities(asked, self.store, workers=self.workers, executor=self.executor):
             found[pairs[place]] = capacity
             self.told.one(f"capacity of {pairs[place][0].text}")
         return [Candidate(each, {name: found[each, name] for name in self.classes}) for each in wanted]

@@ -33,9 +33,7 @@ def base() -> dict[str, object]:
 def test_each_class_has_its_objective_and_capacity(trace):
     given = {"classes": {"chat": {"ttft_p95": 0.5}, "batch": {"e2e_p90": 10.0}}}
     gpus = {"a100-80gb": {"price": 1.0}}
-    found = plan(
-        base(), objectives=given, gpus=gpus, max_gpus=1, tune=False, workers=1, seeds=1, trace=trace
-    )
+    found = plan(base(), objectives=given, gpus=gpus, max_gpus=1, tune=False, workers=1, seeds=1, trace=trace)
     (best,) = found.candidates
     assert set(best.capacities) == {"chat", "batch"}
     # Ten chats a second take 10 x 10 x 0.05 / 8 = 0.625 of a replica, ten batches four times that.

@@ -128,12 +128,20 @@ def try_disaggregated(prover: Prover, found: Enumeration, asked: Candidates, nee
     ]
     if best == found.fleet:
         return replace(found, disaggregated=tuple(tried[::-1]), disaggregated_untried=asked.left)
-    kept = tuple(each for each in found.tried if each.fleet.price < best.price - PRICE_GRAIN)
-    return replace(found, fleet=best, tried=kept, disaggregated=tuple(tried[::-1]))
+    return replace(without_dearer(found, best), disaggregated=tuple(tried[::-1]))
+
+
+def without_dearer(found: Enumeration, fleet: Fleet) -> Enumeration:
+    """Return an enumeration whose plan is a cheaper fleet, with what is cheaper still."""
+
+    def below(tried: tuple[Tried, ...]) -> tuple[Tried, ...]:
+        return tuple(each for each in tried if each.fleet.price < fleet.price - PRICE_GRAIN)
+
+    return replace(found, fleet=fleet, tried=below(found.tried), disaggregated=below(found.disaggregated))
 
 
 def _nominal(prover: Prover, fleet: Fleet) -> float:
     return sum(number * prover.weights[configuration] for configuration, number in fleet.parts)
 
 
-__all__ = ["Enumeration", "Tried", "enumerate_cheaper", "try_disaggregated"]
+__all__ = ["Enumeration", "Tried", "enumerate_cheaper", "try_disaggregated", "without_dearer"]

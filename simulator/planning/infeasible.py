@@ -110,6 +110,7 @@ def nothing_meets(
     return (
         f"no configuration meets the objectives even with {share:.1%} of the requests on a replica of its own: "
         + "; ".join(parts)
+        + " (fleets with prefill and decode apart are tried only below the price of a fleet without)"
     )
 
 

@@ -27,7 +27,7 @@ from simulator.planning.bound import Bound, lower_bound
 from simulator.planning.capacity import Capacity, busiest, question
 from simulator.planning.choices import Choice, choices_of
 from simulator.planning.configurations import MOST_GPUS, Configuration, configurations
-from simulator.planning.enumerating import Enumeration, enumerate_cheaper, try_disaggregated
+from simulator.planning.enumerating import Enumeration, enumerate_cheaper, try_disaggregated, without_dearer
 from simulator.planning.fleets import Fleet, counts_of, fleet_of
 from simulator.planning.infeasible import nothing_fits, nothing_meets, too_few
 from simulator.planning.keeping import run_capacities
@@ -263,8 +263,12 @@ def plan(
         prover.weights = {**prover.weights, **{each: rate / _rate(loaded) for each, rate in asked.rates.items()}}
         enumeration = try_disaggregated(prover, enumeration, asked, _rate(measured.trace))
         clock.lap("prefill and decode apart")
+    removals = _removals(prover, enumeration.fleet)
+    while smaller := [each for each, runs in removals if all(run.met for run in runs)]:
+        # Left out of the enumeration by its capacity, and does all the same.
+        enumeration = without_dearer(enumeration, min(smaller, key=lambda each: each.price))
+        removals = _removals(prover, enumeration.fleet)
     fleet = enumeration.fleet
-    removals = _removals(prover, fleet)
     clock.lap("one replica fewer")
     answers: tuple[WhatIf, ...] = ()
     bound = None
@@ -273,7 +277,9 @@ def plan(
         able_now = tuple(each.configuration for each in kept)
         answers = tuple(answer_all(Situation(prover, fleet, able_now, shares, tuple(choices), loaded)))
         clock.lap("what-ifs")
-        bound = lower_bound(base, [each.configuration for each in candidates if each.share], loaded)
+        # In a role a configuration may do that serves nothing alone.
+        bounding = able if fleet.is_disaggregated else [each.configuration for each in candidates if each.share]
+        bound = lower_bound(base, bounding, loaded)
         clock.lap("lower bound")
     notes = _notes(base, candidates, trace)
     result = PlanResult(

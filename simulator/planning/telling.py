@@ -84,15 +84,21 @@ def proof(result: PlanResult) -> Iterator[tuple[str, str]]:
         yield "green" if run.met else "red", f"On {run.where}: meets {'; '.join(run.misses)}"
     if len(result.runs) > 1:
         yield "dim", f"Seeds: {result.seeds_vary}"
-    if not result.removals:
+    if result.fleet.replicas == 1:
         yield "", "One replica fewer: none would be left"
+    elif len(result.removals) < len(result.fleet.parts):
+        yield "", "One replica fewer, the only one of a role: no request could be served"
     for fleet, runs in result.removals:
         failed = [run for run in runs if not run.met]
         where = "everywhere" if len(failed) == len(runs) else "on " + " and ".join(run.where for run in failed)
         said = f"fails {where} ({'; '.join(failed[0].misses)})" if failed else "MEETS the objectives"
         yield "", f"One replica fewer, {fleet.text}: {said}"
     tried = result.enumeration.tried
-    yield "", f"Cheaper fleets of the configurations in question: {len(tried)}, all simulated, all fail; the dearest:"
+    kind = "without roles" if result.fleet.is_disaggregated or result.enumeration.disaggregated else "in question"
+    if tried:
+        yield "", f"Cheaper fleets {kind}: {len(tried)}, all simulated, all fail; the dearest:"
+    else:
+        yield "", f"Cheaper fleets {kind}: there are none"
     for each in tried[:_CHEAPER]:
         failed_on = each.failed_on
         said = "" if failed_on is None else f"on {failed_on.where}: {'; '.join(failed_on.misses)}"

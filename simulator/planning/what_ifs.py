@@ -138,10 +138,9 @@ def _prover(given: Situation, base: Scenario, trace: Trace | None) -> Prover:
 def _answered(given: Situation, name: str, change: str, prover: Prover, needed: float) -> WhatIf:
     """Find the cheapest fleet that simulation confirms, and say whether the plan is one."""
     holds = prover.holds(given.plan)
-    fleet = given.plan if holds else _enough(given, prover, needed)
+    fleet = _trimmed(prover, given.plan) if holds else _enough(given, prover, needed)
     if fleet is None:
         return WhatIf(name, change, holds, None, SIMULATED, "no fleet was found that meets the objectives")
-    fleet = _trimmed(prover, fleet)
     if fleet == given.plan:
         text = "the plan still does"
     else:
@@ -152,7 +151,8 @@ def _answered(given: Situation, name: str, change: str, prover: Prover, needed: 
 def _enough(given: Situation, prover: Prover, needed: float) -> Fleet | None:
     """Return the cheaper of two fleets that do: the programme's, and more of the plan's own replicas."""
     found = [_of_programme(given, prover, needed), _more_of_plan(given, prover, needed)]
-    return min((each for each in found if each is not None), key=lambda each: each.price, default=None)
+    trimmed = [_trimmed(prover, each) for each in found if each is not None]
+    return min(trimmed, key=lambda each: each.price, default=None)
 
 
 def _of_programme(given: Situation, prover: Prover, needed: float) -> Fleet | None:
@@ -339,9 +339,14 @@ def _schedule(given: Situation) -> WhatIf:
     length = _HOUR_S if span > 2 * _HOUR_S else max(span / 6, 1e-3)
     windows = max(1, math.ceil(span / length - 1e-9))
     number = np.histogram(arrivals, np.linspace(0.0, windows * length, windows + 1))[0]
-    sizes = [math.ceil(given.plan.replicas * count / number.max() - 1e-9) if count else 0 for count in number]
-    mean = sum(sizes) / len(sizes)
-    price = given.plan.price * mean / given.plan.replicas
+    busiest = max(1, int(number.max()))
+    by_part = [
+        (each, [math.ceil(replicas * count / busiest - 1e-9) for count in number])
+        for each, replicas in given.plan.parts
+    ]
+    sizes = [sum(sizes[place] for _, sizes in by_part) for place in range(windows)]
+    mean = sum(sizes) / windows
+    price = sum(each.price * sum(sizes) / windows for each, sizes in by_part)
     window = "hour" if length == _HOUR_S else f"{length / 60:,.1f} minutes"
     listed = ", ".join(map(str, sizes[:24])) + (" ..." if len(sizes) > 24 else "")
     text = (

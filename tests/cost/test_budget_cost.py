@@ -153,7 +153,8 @@ def budgeted(draw: st.DrawFn, caps: int) -> tuple[BatchShape, int]:
     for _ in range(caps):
         growing = draw(st.integers(0, shape.decodes))
         below = draw(st.integers(growing, 1000 * growing)) if growing else 0
-        full = draw(st.integers(0, 10**6)) if growing < shape.decodes else 0
+        filled = shape.decodes - growing  # each reads a token at least
+        full = draw(st.integers(filled, 10**6)) if filled else 0
         shape.decode_reads.append((below + full, draw(st.integers(0, 10**12)), growing, below))
     return shape, draw(st.integers(1, 45))
 

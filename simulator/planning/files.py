@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from simulator.scenario_keys import anchor_paths
 from simulator.studies.directories import check_own
+from simulator.terminal import plural
 from simulator.write import REPORT
 
 if TYPE_CHECKING:
@@ -238,7 +239,7 @@ def answer(result: PlanResult) -> str:
     wanted = " and ".join(each.text for each in result.objectives)
     month = fleet.price * HOURS_A_MONTH
     return (
-        f"{parts}: {fleet.gpus} GPUs for ${fleet.price:,.2f} an hour (${month:,.0f} a month) serve the "
+        f"{parts}: {plural(fleet.gpus, 'GPU')} for ${fleet.price:,.2f} an hour (${month:,.0f} a month) serve the "
         f"{result.requests:,} requests within {wanted}."
     )
 

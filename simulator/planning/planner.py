@@ -83,6 +83,11 @@ class Candidate:
         return {name: capacity.share for name, capacity in self.capacities.items()}
 
     @property
+    def is_open(self) -> bool:
+        """Whether it served the most that was tried, and may serve more."""
+        return any(capacity.share and capacity.not_share is None for capacity in self.capacities.values())
+
+    @property
     def share(self) -> float:
         """Share of all requests that a replica serves: of every class, in its turn."""
         parts = [capacity.share for capacity in self.capacities.values()]

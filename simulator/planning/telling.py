@@ -168,7 +168,7 @@ def _configurations(result: PlanResult) -> Table:
         table.add_row(
             each.configuration.text,
             f"{each.configuration.price:,.2f}",
-            f"{number(share * result.rate)}/s" if share else "nothing",
+            f"{'at least ' if each.is_open else ''}{number(share * result.rate)}/s" if share else "nothing",
             f"{each.configuration.price / share:,.2f}" if share else "-",
             each.dropped,
         )

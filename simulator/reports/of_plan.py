@@ -155,14 +155,14 @@ def _proof(found: Mapping[str, Any]) -> Iterator[Block]:
 def _what_ifs(found: Mapping[str, Any]) -> Table:
     return Table(
         "Each answer says how it was found; those that were simulated were so on the trace alone.",
-        ("what if", "what is changed", "the plan holds", "answer", "how"),
+        ("what if", "the plan holds", "answer", "how", "what is changed"),
         [
             [
                 each["name"],
-                each["change"],
                 None if each["plan_holds"] is None else "yes" if each["plan_holds"] else "no",
                 each["answer"],
                 each["how"],
+                each["change"],
             ]
             for each in found["what_ifs"]
         ],

@@ -32,6 +32,8 @@ MOST = 4.0
 """Largest share that is tried: four times the requests."""
 FEWEST_REQUESTS = 100
 """A probe has at least so many requests: the fewest whose p99 says something."""
+FEWEST_OF_A_BURST = 10
+"""The same where no configuration serves so many, such as a burst for dozens of replicas: a choice."""
 MOST_REQUESTS = 4000
 """A probe has at most so many, the first ones of the stretch: a choice, for time; a p99 then is of 40 misses."""
 TOLERANCE = 1.1
@@ -86,6 +88,8 @@ class Question:
         Whose requests it serves; None: everybody's.
     worth
         Only a share of this or more is of interest: where it is not served, nothing more is asked. None: all are.
+    fewest_requests
+        A probe has at least so many.
     """
 
     scenario: Mapping[str, Any]
@@ -93,6 +97,7 @@ class Question:
     objectives: tuple[Objective, ...]
     request_class: str | None = None
     worth: float | None = None
+    fewest_requests: int = FEWEST_REQUESTS
 
 
 def busiest(trace: Trace, length_s: float = PROBE_S) -> Trace:
@@ -115,6 +120,7 @@ def question(
     trace: Trace,
     request_class: str | None = None,
     worth: float | None = None,
+    fewest_requests: int = FEWEST_REQUESTS,
 ) -> Question:
     """Return what a process needs to find a capacity; ``trace`` is what `busiest` returned."""
     data = base.to_mapping()
@@ -123,17 +129,17 @@ def question(
     pool.pop("price_per_gpu_hour", None)  # a capacity that is kept is one at any price
     data.setdefault("cluster", {})["pools"] = [pool]
     if request_class is None:
-        return Question(data, trace, tuple(objectives), None, worth)
+        return Question(data, trace, tuple(objectives), None, worth, fewest_requests)
     data["workload"]["class"] = [request_class]
     own = [each for each in objectives if each.request_class in ("", request_class)]
     data["objectives"] = {key: value for key, value in data.get("objectives", {}).items() if key != "classes"}
-    return Question(data, trace, tuple(own), request_class, worth)
+    return Question(data, trace, tuple(own), request_class, worth, fewest_requests)
 
 
 def capacity_of(asked: Question) -> Capacity:
     """Find a capacity; never raises but for Ctrl-C."""
     demands = [each.demand for each in asked.objectives]
-    fewest = min(1.0, FEWEST_REQUESTS / max(1, len(asked.trace)))
+    fewest = min(1.0, asked.fewest_requests / max(1, len(asked.trace)))
     probes: list[Probe] = []
 
     def meets(share: float) -> bool:

@@ -240,7 +240,7 @@ def answer(result: PlanResult) -> str:
     month = fleet.price * HOURS_A_MONTH
     return (
         f"{parts}: {plural(fleet.gpus, 'GPU')} for ${fleet.price:,.2f} an hour (${month:,.0f} a month) serve the "
-        f"{result.requests:,} requests within {wanted}."
+        f"{plural(result.requests, 'request')} within {wanted}."
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from simulator.planning.capacity import busiest, question
+from simulator.planning.capacity import FEWEST_OF_A_BURST, busiest, question
 from simulator.planning.choices import Choice
 from simulator.planning.configurations import Configuration
 from simulator.planning.objectives import Objective, seconds
@@ -13,6 +13,7 @@ from simulator.scenario import Scenario
 from simulator.studies.plan_space import POOL, Budget, Infeasible, enumerate_plans, prune
 from simulator.studies.points import Task, died, evaluate
 from simulator.studies.workers import run_tasks
+from simulator.terminal import plural
 
 if TYPE_CHECKING:
     from simulator.models import ModelSpec
@@ -71,7 +72,7 @@ def nothing_meets(
 ) -> str:
     """Say that no configuration meets the objectives even with hardly a load, the best figures, and what would do."""
     stretch = busiest(trace)
-    share = min(1.0, 100 / max(1, len(stretch)))
+    share = min(1.0, FEWEST_OF_A_BURST / max(1, len(stretch)))
     tasks = []
     for each in able:
         asked = question(base, each, objectives, stretch)
@@ -107,8 +108,9 @@ def nothing_meets(
             "each objective is met by some configuration, but none meets all; nearest: "
             f"{best_row.text} misses {', '.join(misses) or 'by the requests that it does not serve'}"
         )
+    few = f"{share * len(stretch):.0f} of {len(stretch):,} requests" if share < 1 else plural(len(stretch), "request")
     return (
-        f"no configuration meets the objectives even with {share:.1%} of the requests on a replica of its own: "
+        f"no configuration meets the objectives even where a replica serves no more than {few}: "
         + "; ".join(parts)
         + " (fleets with prefill and decode apart are tried only below the price of a fleet without)"
     )

@@ -53,7 +53,7 @@ def _task(asked: Question) -> Task:
 
 def _key(asked: Question) -> str:
     said = [asdict(each) for each in asked.objectives]
-    parts = ["capacity", digest_of(_task(asked)), said, asked.request_class, asked.worth]
+    parts = ["capacity", digest_of(_task(asked)), said, asked.request_class, asked.worth, asked.fewest_requests]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

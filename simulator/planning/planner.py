@@ -24,7 +24,7 @@ from simulator.errors import InputError
 from simulator.models import load_model
 from simulator.planning import disaggregated, files
 from simulator.planning.bound import Bound, lower_bound
-from simulator.planning.capacity import Capacity, busiest, question
+from simulator.planning.capacity import FEWEST_OF_A_BURST, FEWEST_REQUESTS, Capacity, busiest, question
 from simulator.planning.choices import Choice, choices_of
 from simulator.planning.configurations import MOST_GPUS, Configuration, configurations
 from simulator.planning.enumerating import Enumeration, enumerate_cheaper, try_disaggregated, without_dearer
@@ -235,6 +235,8 @@ def plan(
     told = _Told(progress)
     measured = _Measured(base, wanted, busiest(loaded), classes, kept_in, workers, executor, told)
     candidates = measured.all(able)
+    if not any(each.share for each in candidates):
+        candidates = measured.all(able, fewest_requests=FEWEST_OF_A_BURST)
     if tune:
         candidates = _tuned(measured, candidates, policies)
     if not any(each.share for each in candidates):
@@ -414,12 +416,17 @@ class _Measured:
     told: _Told
 
     def all(
-        self, wanted: Sequence[Configuration], worth: Mapping[Configuration, float] | None = None
+        self,
+        wanted: Sequence[Configuration],
+        worth: Mapping[Configuration, float] | None = None,
+        fewest_requests: int = FEWEST_REQUESTS,
     ) -> list[Candidate]:
         """Return configurations with their capacities, in their order; below what one is ``worth``, 0."""
         pairs = [(each, name) for each in wanted for name in self.classes]
         asked = [
-            question(self.base, each, self.objectives, self.trace, name or None, (worth or {}).get(each))
+            question(
+                self.base, each, self.objectives, self.trace, name or None, (worth or {}).get(each), fewest_requests
+            )
             for each, name in pairs
         ]
         found: dict[tuple[Configuration, str], Capacity] = {}

@@ -144,9 +144,10 @@ def bound_line(result: PlanResult) -> str:
     return (
         f"Lower bound over time: a perfect instant autoscaler would use {number(bound.mean_gpus)} GPUs on average "
         f"({bound.fewest.text}; {number(float(bound.gpus.max()))} in the busiest minute), or pay "
-        f"${bound.mean_price:,.2f} an hour ({bound.cheapest.text}). The plan has {result.fleet.gpus} GPUs for "
-        f"${result.fleet.price:,.2f}: {percent(bound.mean_price / result.fleet.price)} of its price is bound to the "
-        "work; the rest is for latency, whole replicas and the course of the load."
+        f"${bound.mean_price:,.2f} an hour ({bound.cheapest.text}). The plan has "
+        f"{plural(result.fleet.gpus, 'GPU')} for ${result.fleet.price:,.2f}: "
+        f"{percent(bound.mean_price / result.fleet.price)} of its price is bound to the work; the rest is for latency, "
+        "whole replicas and the course of the load."
     )
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from simulator.errors import InputError
+from simulator.planning.files import PLAN, SCHEMA_VERSION
 from simulator.reports import common, known
 from simulator.reports.document import Block, Bullets, Cell, Document, Plot, Section, Table, Text
 from simulator.terminal import number, percent, plural
@@ -19,8 +21,19 @@ _FLEETS = 40
 
 
 def document(directory: Path) -> Document:
-    """Return the report of what ``simulate plan --out`` wrote."""
-    found = common.read_json(directory / "plan.json")
+    """Return the report of what ``simulate plan --out`` wrote.
+
+    Raises
+    ------
+    InputError
+        If this version doesn't read it.
+    """
+    found = common.read_json(directory / PLAN)
+    if found.get("schema_version") != SCHEMA_VERSION:
+        raise InputError(
+            f"cannot read the plan in {directory}: its schema_version is {found.get('schema_version')}, this version "
+            f"reads {SCHEMA_VERSION}; plan again"
+        )
     scenario = found["scenario"]
     summary = found["summary"]
     took = found["took_s"]
@@ -87,7 +100,7 @@ def _fleet(found: Mapping[str, Any]) -> Iterator[Block]:
             ]
         )
     yield Table(
-        f"{plan['gpus']} GPUs for ${plan['usd_per_hour']:,.2f} an hour, behind the router {plan['router']}.",
+        f"{plural(plan['gpus'], 'GPU')} for ${plan['usd_per_hour']:,.2f} an hour, behind the router {plan['router']}.",
         ("configuration", "replicas", "USD an hour", "busy", "KV used, at most"),
         rows,
     )
@@ -174,7 +187,8 @@ def _bound(found: Mapping[str, Any]) -> Iterator[Block]:
     yield Text(
         f"A perfect autoscaler that starts and ends replicas in no time, with every step full, would use "
         f"{number(bound['mean_gpus'])} GPUs on average ({bound['fewest_with']}), or pay "
-        f"${bound['mean_usd_per_hour']:,.2f} an hour ({bound['cheapest_with']}). The plan has {plan['gpus']} GPUs for "
+        f"${bound['mean_usd_per_hour']:,.2f} an hour ({bound['cheapest_with']}). The plan has "
+        f"{plural(plan['gpus'], 'GPU')} for "
         f"${plan['usd_per_hour']:,.2f}. What lies between is for latency, whole replicas and the course of the load."
     )
     gpus = bound["gpus"]

@@ -200,8 +200,9 @@ def _check_by(by: Metric, sides: Sequence[Side]) -> None:
     if by.name == "cost":
         free = [s.name for s in sides if any(pool.price_per_gpu_hour is None for pool in s.scenario.cluster.pools)]
         if free:
+            have = f"{' and '.join(free)} {'has' if len(free) == 1 else 'have'} none"
             raise InputError(
-                f"cost needs prices, and {', '.join(free)} has none: give --price, or a variant with a price for each "
+                f"cost needs prices, and {have}: give --price, or a variant with a price for each "
                 "GPU (--variant h100 gpu=h100-sxm price=2.9)"
             )
 

@@ -29,6 +29,8 @@ def check_own(place: Path, study: str, is_own: Callable[[str], bool], *, overwri
     try:
         place.mkdir(parents=True, exist_ok=True)
         names = sorted(entry.name for entry in place.iterdir())
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"cannot write to {place}: it is a file, or lies in one; choose another directory") from error
     except OSError as error:
         raise InputError(f"cannot write to {place}: {error.strerror}; choose another directory") from error
     others = [name for name in names if not is_own(name)]
@@ -38,6 +40,6 @@ def check_own(place: Path, study: str, is_own: Callable[[str], bool], *, overwri
     if names and not overwrite:
         raise InputError(
             f"cannot write to {place}: it holds an earlier {study}; choose another directory or overwrite it "
-            "(--overwrite)"
+            "(--overwrite: what is kept in the store isn't simulated again)"
         )
     return place

@@ -260,6 +260,7 @@ def highest_load(
     resolved = resolve(base)
     base, fixed = _with_free_generator(base)
     requests = load_trace(base, trace)
+    _check_requests(base, requests)
     again = replications(base, requests, wanted=resample)
     study = _Study(
         base, requests, again, list_seeds(seeds, base.seed), attain, open_store(store), workers, executor, progress
@@ -332,6 +333,15 @@ def _check_given(base: Scenario, attain: float, tolerance: float, seeds: int) ->
         raise InputError(f"the tolerance must be above 0 and at most 1, got {tolerance:g}; 0.05 is 5 % of the load")
     if seeds < FIRST_SEEDS:
         raise InputError(f"the highest load takes at least {FIRST_SEEDS} replications (seeds) of a load, got {seeds}")
+
+
+def _check_requests(base: Scenario, requests: Trace) -> None:
+    """Refuse requests whose load can't be changed."""
+    if base.workload.loop.kind != "closed" and len(requests) and requests.arrival_s[-1] == requests.arrival_s[0]:
+        raise InputError(
+            f"no load to find: {'the only request arrives' if len(requests) == 1 else 'all requests arrive'} at one "
+            "time, at any rate; give a trace that takes a while, or a closed loop (--clients 1)"
+        )
 
 
 # ---------------------------------------------------------------------------------------------------------- probes

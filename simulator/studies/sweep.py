@@ -300,6 +300,8 @@ def run_sweep(
         )
     scenarios = [scenario_at(base, point) for point in drawn]
     _check_given(drawn, scenarios, trace)
+    if wanted is not None:
+        _check_by(wanted, scenarios)
     place = None if out is None else sweep_files.check_dir(Path(out), overwrite=overwrite)
     keeper = open_store(store)
     if cluster is not None and (workers is not None or executor is not None):
@@ -378,6 +380,24 @@ def _check_given(points: Sequence[Point], scenarios: Sequence[Scenario], trace: 
         else:
             return
     raise InputError(f"no point can run; {refused}")
+
+
+def _check_by(by: Target, scenarios: Sequence[Scenario]) -> None:
+    """Refuse a ranking by a figure that no point would have."""
+    if by.name.startswith("goodput") and not any(
+        each.objectives.classes or any(each.objectives.model_dump().values()) for each in scenarios
+    ):
+        raise InputError(
+            f"{by.name} needs objectives: give one of --ttft, --tpot, --itl, --e2e (objectives.ttft_s ...), or rank by "
+            "another figure (--by)"
+        )
+    if by.name in ("cost", "goodput_per_price") and all(
+        any(pool.price_per_gpu_hour is None for pool in each.cluster.pools) for each in scenarios
+    ):
+        raise InputError(
+            f"{by.name} needs a price: give --price (cluster.pools.0.price_per_gpu_hour), or rank by another figure "
+            "(--by)"
+        )
 
 
 def _mapping(scenario: Scenario, seed: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from simulator import plan, report
+from simulator.errors import InputError
 from tests.planning.test_plan import OBJECTIVES, scenario
 
 
@@ -37,3 +38,9 @@ def test_a_plan_without_what_ifs_has_none(directory):
     data["what_ifs"], data["lower_bound"] = [], None
     (directory / "plan.json").write_text(json.dumps(data))
     assert "What if</h2>" not in report(directory).path.read_text()
+
+
+def test_a_file_that_is_no_plan_is_refused(tmp_path):
+    (tmp_path / "plan.json").write_text('{"a": 1}')
+    with pytest.raises(InputError, match=r"its schema_version is None, this version reads 1; plan again"):
+        report(tmp_path)

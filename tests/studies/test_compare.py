@@ -181,7 +181,7 @@ def test_differences_go_through_lists_of_parts() -> None:
         ({"variants": {"a": {"cluster.pools.*.nonsense": 5}}}, "a: .*nonsense"),
         ({"policies": ["orca"], "by": "speed"}, "unknown metric 'speed'"),
         ({"policies": ["orca"], "by": "goodput"}, "goodput needs objectives: give one of --ttft"),
-        ({"policies": ["orca"], "by": "cost"}, "cost needs prices, and base, orca has none: give --price"),
+        ({"policies": ["orca"], "by": "cost"}, "cost needs prices, and base and orca have none: give --price"),
         ({"policies": ["orca"], "seeds": 0}, "from 1 to 10,000 replications"),
         ({"policies": ["orca"], "resample": True}, "only a replayed trace is resampled"),
     ],

@@ -117,6 +117,14 @@ def test_too_few_requests_for_the_share_leave_it_open() -> None:
     assert any("to show a share of 0.99 takes 381 requests over all replications" in note for note in found.notes)
 
 
+def test_requests_that_arrive_at_once_have_no_load(tmp_path: Path) -> None:
+    trace = tmp_path / "burst.csv"
+    trace.write_text("arrival_s,prompt_tokens,output_tokens\n" + "0,10,1\n" * 20)
+    burst = scenario(objectives={"ttft_s": 1}).updated({"workload": {"trace": str(trace)}})
+    with pytest.raises(InputError, match=r"all requests arrive at one time, at any rate; give .* a closed loop"):
+        highest_load(burst, **QUIET)
+
+
 def test_ctrl_c_keeps_what_was_done(monkeypatch: pytest.MonkeyPatch) -> None:
     real, calls = judging.judge, []
 

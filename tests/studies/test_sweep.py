@@ -126,6 +126,12 @@ def test_what_is_wrong_is_said_before_anything_is_simulated(
         sweep(scenario(), store=False, **arguments)
 
 
+@pytest.mark.parametrize(("by", "words"), [("goodput", "goodput needs objectives"), ("cost", "cost needs a price")])
+def test_a_ranking_by_a_figure_that_no_point_has_is_refused(by: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        run_sweep(scenario(), {"max_num_seqs": [1, 2]}, by=by, store=False, workers=1)
+
+
 def test_defects_are_rows_even_where_every_run_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("simulator.runner.run", lambda *_, **__: 1 / 0)
     frame = sweep(scenario(), {"tp": [1, 2]}, store=False, workers=1)

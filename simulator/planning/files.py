@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from simulator.resolve import resolve
 from simulator.scenario_keys import anchor_paths
 from simulator.studies.directories import check_own
 from simulator.terminal import plural
-from simulator.write import REPORT
+from simulator.write import REPORT, plain
 
 if TYPE_CHECKING:
     from simulator.planning.fleets import Fleet
@@ -206,7 +207,7 @@ def described(result: PlanResult) -> dict[str, Any]:
         "notes": list(result.notes),
         "simulations": result.simulations,
         "took_s": dict(result.took_s),
-        "scenario": _scenario(result).to_mapping(),
+        "scenario": plain(resolve(_scenario(result)).scenario.to_mapping(everything=True)),
     }
 
 

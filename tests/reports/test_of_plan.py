@@ -25,6 +25,7 @@ def test_the_answer_comes_first_and_everything_is_there(directory):
     text = made.path.read_text()
     data = json.loads((directory / "plan.json").read_text())
     assert made.answer.startswith(data["answer"])
+    assert "llama-3.1-8b on a100-80gb, no engine preset: step times are of kind" in text  # everything decided
     for each in data["what_ifs"]:
         assert each["name"] in text
     for each in data["fleets"][1:]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from simulator.resolve import resolve
 from simulator.scenario_keys import anchor_paths
-from simulator.studies.directories import check_own
+from simulator.studies.directories import check_own, write_all
 from simulator.terminal import plural
 from simulator.write import REPORT, plain
 
@@ -41,12 +41,13 @@ def check_dir(place: Path, *, overwrite: bool) -> Path:
 
 def write(result: PlanResult, place: Path) -> None:
     """Write a plan to a directory that `check_dir` returned."""
-    (place / REPORT).unlink(missing_ok=True)  # of an earlier plan
-    _write_csv(place / CONFIGURATIONS, configuration_rows(result.candidates))
-    _write_csv(place / FLEETS, fleet_rows(result))
-    text = json.dumps(described(result), indent=2, ensure_ascii=False, allow_nan=False)
-    (place / PLAN).write_text(text + "\n", encoding="utf-8")
-    (place / FLEET).write_text(_scenario(result).to_yaml(), encoding="utf-8")
+    files = {
+        CONFIGURATIONS: _csv(configuration_rows(result.candidates)),
+        FLEETS: _csv(fleet_rows(result)),
+        PLAN: json.dumps(described(result), indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+        FLEET: _scenario(result).to_yaml(),
+    }
+    write_all(place, files)
 
 
 def _scenario(result: PlanResult) -> Any:
@@ -58,7 +59,7 @@ def _scenario(result: PlanResult) -> Any:
     return Scenario.from_mapping(data)
 
 
-def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     columns: dict[str, None] = {}
     for row in rows:
         columns.update(dict.fromkeys(row))
@@ -66,7 +67,7 @@ def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     writer = csv.DictWriter(text, list(columns), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    path.write_text(text.getvalue(), encoding="utf-8")
+    return text.getvalue()
 
 
 def configuration_rows(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:

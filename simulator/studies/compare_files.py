@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import simulator
 from simulator import scenario_yaml
-from simulator.studies.directories import check_own
+from simulator.studies.directories import check_own, write_all
 from simulator.write import REPORT, plain
 
 if TYPE_CHECKING:
@@ -86,15 +86,14 @@ def check_dir(place: Path, *, overwrite: bool) -> Path:
 
 def write(result: CompareResult, place: Path) -> None:
     """Write a comparison to a directory that `check_dir` returned, in place of an earlier one."""
-    for earlier in place.iterdir():
-        if earlier.name == REPORT or _SCENARIO.fullmatch(earlier.name):
-            earlier.unlink()
-    (place / TABLE).write_text(_csv(table(result)), encoding="utf-8")
-    (place / RUNS).write_text(_csv(runs(result)), encoding="utf-8")
-    details = json.dumps(plain(described(result)), indent=2, ensure_ascii=False, allow_nan=False)
-    (place / COMPARE).write_text(details + "\n", encoding="utf-8")
-    for name, side in zip(scenario_files(result.sides), result.sides, strict=True):
-        (place / name).write_text(scenario_yaml.dump(plain(side.scenario)), encoding="utf-8")
+    sides = zip(scenario_files(result.sides), result.sides, strict=True)
+    files = {
+        TABLE: _csv(table(result)),
+        RUNS: _csv(runs(result)),
+        COMPARE: json.dumps(plain(described(result)), indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+        **{name: scenario_yaml.dump(plain(side.scenario)) for name, side in sides},
+    }
+    write_all(place, files)
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simulator.studies import search_files
+from simulator.studies.directories import write_all
 from simulator.write import REPORT
 
 if TYPE_CHECKING:
@@ -58,14 +59,9 @@ def write(found: HighestLoad, place: Path) -> None:
     writer = csv.DictWriter(text, list(rows[0]) if rows else ["load"], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    (place / LOADS).write_text(text.getvalue(), encoding="utf-8")
     details = json.dumps(described(found), indent=2, ensure_ascii=False, allow_nan=False)
-    (place / LOAD).write_text(details + "\n", encoding="utf-8")
-    best = place / BEST
-    if found.best_scenario is None:
-        best.unlink(missing_ok=True)
-    else:
-        best.write_text(found.best_scenario.to_yaml(), encoding="utf-8")
+    best = {} if found.best_scenario is None else {BEST: found.best_scenario.to_yaml()}
+    write_all(place, {LOADS: text.getvalue(), LOAD: details + "\n", **best})
 
 
 def described(found: HighestLoad) -> Mapping[str, Any]:

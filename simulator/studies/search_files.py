@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simulator.studies.directories import check_own
+from simulator.studies.directories import check_own, write_all
 from simulator.studies.plan_space import POOL, Plan, count_by_kind, dimensions
 from simulator.write import REPORT
 
@@ -83,14 +83,9 @@ def write(result: SearchResult, place: Path) -> None:
     writer = csv.DictWriter(text, list(rows[0]) if rows else ["plan"], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    (place / PLANS).write_text(text.getvalue(), encoding="utf-8")
     details = json.dumps(described(result), indent=2, ensure_ascii=False, allow_nan=False)
-    (place / SEARCH).write_text(details + "\n", encoding="utf-8")
-    best = place / BEST
-    if result.best_scenario is None:
-        best.unlink(missing_ok=True)
-    else:
-        best.write_text(result.best_scenario.to_yaml(), encoding="utf-8")
+    best = {} if result.best_scenario is None else {BEST: result.best_scenario.to_yaml()}
+    write_all(place, {PLANS: text.getvalue(), SEARCH: details + "\n", **best})
 
 
 def described(result: SearchResult) -> Mapping[str, Any]:

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from simulator import scenario_yaml
 from simulator.resolve import resolve
 from simulator.scenario import ScenarioError
 from simulator.scenario_keys import anchor_paths
-from simulator.studies.directories import check_own
+from simulator.studies.directories import check_own, write_all
 from simulator.studies.identity import program_digest
 from simulator.studies.intervals import CONFIDENCE
 from simulator.write import REPORT, plain
@@ -79,25 +78,25 @@ def check_dir(place: Path, *, overwrite: bool) -> Path:
 
 def write(result: SweepResult, place: Path) -> None:
     """Write a sweep to a directory that `check_dir` returned."""
-    _write_table(place / RUNS, table(result))
     means = result.means()
-    _write_table(place / POINTS, [_without_nan(row) for row in means.to_dict("records")], list(means.columns))
-    details = json.dumps(plain(described(result)), indent=2, ensure_ascii=False, allow_nan=False)
-    (place / SWEEP).write_text(details + "\n", encoding="utf-8")
-    shutil.rmtree(place / SCENARIOS, ignore_errors=True)
-    (place / SCENARIOS).mkdir()
+    files = {
+        RUNS: _csv(table(result)),
+        POINTS: _csv([_without_nan(row) for row in means.to_dict("records")], list(means.columns)),
+        SWEEP: json.dumps(plain(described(result)), indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+    }
     for number, scenario in enumerate(result.scenarios, 1):
         data = scenario.to_mapping()
         anchor_paths(data, Path.cwd())
-        (place / scenario_file(number)).write_text(scenario_yaml.dump(data), encoding="utf-8")
+        files[scenario_file(number)] = scenario_yaml.dump(data)
+    write_all(place, files)
 
 
-def _write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
+def _csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns or list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
-    path.write_text(text.getvalue(), encoding="utf-8")
+    return text.getvalue()
 
 
 def _cell(value: Any) -> Any:

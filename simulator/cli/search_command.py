@@ -25,7 +25,7 @@ _OF_PLANS: Mapping[str, Any] = {
     "nodes": None,
     "gpus": None,
     "only": None,
-    "limit": None,
+    "vary": None,
     "pareto": None,
     "fewer": None,
     "screen": None,
@@ -57,10 +57,10 @@ _OPTIONS: tuple[tuple[str, Any, Any, Any], ...] = (
         None,
     ),
     (
-        "limit",
+        "vary",
         list[str] | None,
         typer.Option(
-            "--limit",
+            "--vary",
             metavar="KEY=V[,V]",
             help="Engine limits to try with every plan: max_num_seqs=64,256 or a pool's key (repeatable).",
         ),
@@ -171,7 +171,7 @@ def _search(ctx: Any, trace: str | None, values: dict[str, Any]) -> None:
             gpus=values["gpus"],
             by=values["by"],
             only=_sizes(values["only"] or []),
-            limits=_limits(values["limit"] or []),
+            limits=_limits(values["vary"] or []),
             pareto=[name.strip() for name in (values["pareto"] or "").split(",") if name.strip()],
             fewer=values["fewer"],
             screen=values["screen"],
@@ -231,9 +231,9 @@ def _limits(texts: Sequence[str]) -> dict[str, list[Any]]:
         name, equals, listed = text.partition("=")
         pieces = [piece.strip() for piece in listed.split(",")]
         if not equals or not name.strip() or not all(pieces):
-            raise InputError(f"--limit {text}: write a key and values, as in --limit max_num_seqs=64,256")
+            raise InputError(f"--vary {text}: write a key and values, as in --vary max_num_seqs=64,256")
         try:
             found.setdefault(name.strip(), []).extend(value(piece) for piece in pieces)
         except ValueError as error:
-            raise InputError(f"--limit {name}: {error}") from None
+            raise InputError(f"--vary {name}: {error}") from None
     return found

@@ -177,6 +177,8 @@ def changes_of(name: str, value: Any) -> dict[str, Any]:
         if name == "engine" and isinstance(value, str):
             return _engine(value)
         if "." not in name and name not in (known := _own_keys()):
+            if name.replace("-", "_") == "policy_param":
+                raise InputError("a policy's parameter is a key of its pool: cluster.pools.0.batching.params.NAME")
             near = did_you_mean(name, {*known, *(each.replace("-", "_") for each in _FLAGS)})
             hint = near if near.startswith("; did") else "; write a dotted key of the scenario, or a flag's name"
             raise InputError(f"unknown key {name!r}{hint}")
@@ -218,7 +220,9 @@ def _check_overlaps(sets: Sequence[Sequence[tuple[str, Mapping[str, Any]]]]) -> 
             changed = product(changes_of(one, first[one]), changes_of(other, second[other]))
             if any(_overlap(*pair) for pair in changed):
                 both = f"{one!r} is" if one == other else f"{one!r} and {other!r} are"
-                raise InputError(f"{both} set by two parts of the sweep; leave one of them out")
+                raise InputError(
+                    f"{both} set by two parts of the sweep; leave one of them out, or set them together (--variant)"
+                )
     for each in keys:
         for name, value in each.items():
             if "seed" in changes_of(name, value):

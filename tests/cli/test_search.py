@@ -119,12 +119,20 @@ def test_options_of_the_other_search_are_refused(cli: Cli, arguments: tuple[str,
 
 
 def test_limits_and_the_pareto_front_are_shown(cli: Cli) -> None:
-    asked = ("--only", "tp=1,4", "--limit", "max_num_seqs=2,64", "--price", "2", "--pareto", "tpot_mean,cost")
+    asked = ("--only", "tp=1,4", "--vary", "max_num_seqs=2,64", "--price", "2", "--pareto", "tpot_mean,cost")
     said = cli("search", "trace.csv", *NODE, "--by", "cost", *asked, "--only", "replicas=1")
     assert said.code == 0
     assert "best by cost is 1 x (tp 1), max_num_seqs" in said.out.splitlines()[0]
     assert "max num" in said.out
     assert "on the front of tpot_mean, cost: marked" in said.out and "Pareto" in said.out
-    assert one_line(cli("search", "trace.csv", *NODE, "--limit", "max_num_seqs")).startswith(
-        "--limit max_num_seqs: write"
+
+
+def test_limit_is_of_the_requests_as_in_every_command(cli: Cli) -> None:
+    said = cli("search", "trace.csv", *NODE, "--only", "tp=1", "--limit", "3")
+    assert said.code == 0 and "on all 3 requests" in said.out
+
+
+def test_limits_are_refused_without_values(cli: Cli) -> None:
+    assert one_line(cli("search", "trace.csv", *NODE, "--vary", "max_num_seqs")).startswith(
+        "--vary max_num_seqs: write"
     )

@@ -114,6 +114,7 @@ def test_whole_numbers_of_a_range_lie_within_it(low: int, width: int, is_log: bo
         ({"over": {"tp": "1..8"}, "lhs": 0}, "at least 1 point, got 0"),
         ({"over": {"tpp": [1]}}, "unknown key 'tpp'; did you mean 'tp'?"),
         ({"over": {"qqqqqq": [1]}}, "unknown key 'qqqqqq'; write a dotted key"),
+        ({"over": {"policy-param": ["a=1"]}}, r"cluster\.pools\.0\.batching\.params\.NAME"),
         ({"over": {"seed": [1, 2]}}, "give them with --seeds"),
         ({"over": {"tp": [1], f"{POOL}parallel.tp": [2]}}, "'tp' and .* are set by two parts"),
         ({"over": {"cluster.pools.0.replicas": [1], "replicas": [2]}}, "are set by two parts"),

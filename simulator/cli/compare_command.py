@@ -206,34 +206,43 @@ def print_result(result: CompareResult, *, show_all: bool = False, out: str | No
 
 
 def _print_table(result: CompareResult, rows: Sequence[Mapping[str, Any]], console: Console, show_all: bool) -> None:
+    from rich.measure import Measurement
     from rich.table import Table
     from rich.text import Text
 
     from simulator.studies.compare_metrics import METRICS
     from simulator.studies.compare_words import SHOWN, change, judged, own, unit_of
 
-    shown = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    shown.add_column("metric", no_wrap=True)
-    shown.add_column("side", overflow="fold")
-    shown.add_column("mean ± 95 %" if len(result.seeds) > 1 else "figure", justify="right", no_wrap=True)
-    shown.add_column(f"against {result.baseline}", no_wrap=True)
-    shown.add_column("", no_wrap=True)
+    def empty(narrow: bool) -> Table:
+        made = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+        made.add_column("side" if narrow else "metric", no_wrap=not narrow, overflow="fold")
+        if not narrow:
+            made.add_column("side", overflow="fold")
+        made.add_column("mean ± 95 %" if len(result.seeds) > 1 else "figure", justify="right", no_wrap=True)
+        made.add_column(f"against {result.baseline}", no_wrap=True)
+        made.add_column("", no_wrap=True)
+        return made
+
+    wide, narrow = empty(False), empty(True)
     for name, metric in METRICS.items():
         mine = [row for row in rows if row["metric"] == name]
         if not mine or not (show_all or name in SHOWN or metric == result.by):
             continue
         unit, scale = unit_of(mine)
         label = f"{metric.label} ({unit})" + ("*" if metric == result.by else "")
+        metric_name, _, unit_name = label.partition(" (")
+        narrow.add_row(Text(metric_name, style="bold"), Text(f"({unit_name}" if unit_name else ""))
         for place, row in enumerate(mine):
             said = judged(row)
-            shown.add_row(
-                "" if place else label,
-                row["side"],
+            cells = (
                 own(row, scale),
                 "baseline" if row["side"] == result.baseline else change(row),
                 Text(said, style=_STYLES.get(said, "dim")),
             )
-    console.print(shown)
+            wide.add_row("" if place else label, row["side"], *cells)
+            narrow.add_row(f"  {row['side']}", *cells)
+    fits = Measurement.get(console, console.options, wide).maximum < console.width
+    console.print(wide if fits else narrow)
 
 
 def _sentences(result: CompareResult, rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:

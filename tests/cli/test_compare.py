@@ -31,6 +31,15 @@ def test_the_baseline_stands_first_and_each_side_has_a_sentence(cli: Cli, tmp_pa
     assert cli("run", "--scenario", "found/side-2-sarathi.yaml", "-q").code == 0
 
 
+def test_a_narrow_terminal_cuts_nothing_off(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rich.console.Console.width", 80)
+    lines = cli(*TWO).out.splitlines()
+    assert lines[0].split()[:2] == ["side", "mean"] and lines[1].split() == ["TTFT", "mean", "(ms)"]
+    assert lines[2].startswith("  vllm-v1 ") and lines[3].startswith("  sarathi ")
+    table = lines[: lines.index("")]
+    assert len(table) > 20 and not any("…" in line for line in table)
+
+
 def test_objectives_and_prices_bring_their_figures_and_all_brings_every_one(cli: Cli) -> None:
     said = cli(*TWO, "--ttft", "1", "--price", "2", "--all", "--seeds", "1", "--no-requests")
     assert said.code == 0

@@ -17,20 +17,28 @@ from typer.core import TyperGroup
 from simulator.cli import lists, run_command, search_command
 
 _LAZY = {
-    "calibrate": ("simulator.cli.calibrate", "Import kernel measurements."),
-    "compare": ("simulator.cli.compare_command", "Several scenarios on the same requests and seeds: which is better."),
-    "plan": ("simulator.cli.plan_command", "The cheapest fleet for a trace and objectives, with its proof."),
-    "report": ("simulator.cli.report_command", "From any result, one HTML page."),
-    "reproduce": ("simulator.cli.reproduce_command", "Published results beside the simulator's."),
-    "sweep": ("simulator.cli.sweep_command", "The same scenario with other keys, many times over."),
-    "trace": ("simulator.cli.trace", "Inspect, generate, convert and fit request traces."),
+    "sweep": ("simulator.cli.sweep_command", "Run a scenario many times over, with other keys."),
+    "compare": ("simulator.cli.compare_command", "Compare scenarios on the same requests and seeds."),
+    "plan": ("simulator.cli.plan_command", "Find the cheapest fleet for a trace, with its proof."),
+    "report": ("simulator.cli.report_command", "Write any result as one HTML page."),
+    "reproduce": ("simulator.cli.reproduce_command", "Repeat published results: the papers' figures beside ours."),
     "validate": ("simulator.cli.validate", "Compare measured servers and kernels with what the simulator says."),
+    "calibrate": ("simulator.cli.calibrate", "Measure the kernels of a GPU, import measurements, fit them."),
+    "trace": ("simulator.cli.trace", "Inspect, generate, convert and fit request traces."),
 }
 """Commands that are whole applications in a module of their own, imported when they are called."""
+
+_ORDER = ("run", "sweep", "compare", "search", "plan", "report", "reproduce", "validate", "calibrate", "trace")
+"""Commands as help lists them, in the order of a user's questions; the lists of what there is follow."""
 
 
 class LazyGroup(TyperGroup):
     """Loads an application of `_LAZY` when its command is called, not when it is listed."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the commands in the order of `_ORDER`."""
+        names = super().list_commands(ctx)
+        return [*(name for name in _ORDER if name in names), *(name for name in names if name not in _ORDER)]
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command that the arguments name."""

@@ -33,9 +33,10 @@ def test_the_baseline_stands_first_and_each_side_has_a_sentence(cli: Cli, tmp_pa
 
 def test_a_narrow_terminal_cuts_nothing_off(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rich.console.Console.width", 80)
-    lines = cli(*TWO).out.splitlines()
-    assert lines[0].split()[:2] == ["side", "mean"] and lines[1].split() == ["TTFT", "mean", "(ms)"]
-    assert lines[2].startswith("  vllm-v1 ") and lines[3].startswith("  sarathi ")
+    long = ("--variant", "sixteen-requests", "max-num-seqs=16", "--variant", "a-single-request", "max-num-seqs=1")
+    lines = cli("compare", "trace.csv", *long, *FEW).out.splitlines()
+    assert lines[0].split()[:2] == ["side", "mean"] and lines[1].split()[:2] == ["TTFT", "mean"]
+    assert lines[2].startswith("  sixteen-requests ") and lines[3].startswith("  a-single-request ")
     table = lines[: lines.index("")]
     assert len(table) > 20 and not any("…" in line for line in table)
 

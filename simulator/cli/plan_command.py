@@ -130,17 +130,23 @@ def _plan(ctx: Any, trace: str | None, values: dict[str, Any]) -> None:
         max_gpus=values["max_gpus"],
         seeds=values["seeds"],
     )
-    with counting(not values["quiet"] and not values["no_progress"]) as progress:
-        result = plan(
-            scenario,
-            **given,
-            what_ifs=not values["no_what_ifs"],
-            workers=values["workers"],
-            store=None if values["no_store"] else values["store"] or default_store(),
-            out=values["out"],
-            overwrite=values["overwrite"],
-            progress=progress,
-        )
+    store = None if values["no_store"] else values["store"] or default_store()
+    try:
+        with counting(not values["quiet"] and not values["no_progress"]) as progress:
+            result = plan(
+                scenario,
+                **given,
+                what_ifs=not values["no_what_ifs"],
+                workers=values["workers"],
+                store=store,
+                out=values["out"],
+                overwrite=values["overwrite"],
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        kept = "" if store is None else "; what was simulated is kept, and the same command goes on from there"
+        typer.echo(f"interrupted: no plan yet{kept}", err=True)
+        raise typer.Exit(130) from None
     if not values["quiet"]:
         from simulator.planning.telling import show
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from simulator.blame import policy_error
 from simulator.build import Built, build, load_trace
@@ -18,7 +17,7 @@ from simulator.errors import InputError
 from simulator.resolve import Resolved, resolve
 from simulator.result import RunResult
 from simulator.run_data import RunData
-from simulator.scenario import Scenario
+from simulator.scenario import ScenarioLike, read_scenario
 from simulator.write import FORMATS, Format, check_out_dir, write_result
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ class Watch:
 
 
 def run(
-    scenario: Scenario | Mapping[str, Any] | str | os.PathLike[str],
+    scenario: ScenarioLike,
     *,
     out: str | os.PathLike[str] | None = None,
     format: Format = "parquet",  # noqa: A002  # the option's name in the CLI
@@ -94,10 +93,7 @@ def run(
         For what the caller can mend; all are `ValueError`, and nothing is written.
     """
     begun = time.perf_counter()
-    if isinstance(scenario, str | os.PathLike):
-        scenario = Scenario.from_yaml(Path(scenario))
-    elif not isinstance(scenario, Scenario):
-        scenario = Scenario.from_mapping(scenario)
+    scenario = read_scenario(scenario)
     if format not in FORMATS:
         raise InputError(f"unknown format {format!r}; known: {', '.join(FORMATS)}")
     if out is not None:

@@ -11,6 +11,7 @@ working directory.
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -666,6 +667,23 @@ class Scenario(Part):
         data = self.to_mapping()
         paths = {path for key, value in changes.items() for path in set_key(data, key, value)}
         return _validated(data, "", {}, {path: dotted(path) for path in paths})
+
+
+ScenarioLike = Scenario | Mapping[str, Any] | str | PathLike[str]
+"""What calls take for a scenario: one, its keys, or its file."""
+
+
+def read_scenario(given: ScenarioLike) -> Scenario:
+    """Return a scenario that is given in any form.
+
+    Raises
+    ------
+    ScenarioError
+        As `Scenario.from_yaml` and `Scenario.from_mapping`.
+    """
+    if isinstance(given, Scenario):
+        return given
+    return Scenario.from_yaml(Path(given)) if isinstance(given, str | PathLike) else Scenario.from_mapping(given)
 
 
 def assemble(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from simulator.build import load_trace
 from simulator.errors import InputError, did_you_mean
 from simulator.resolve import Resolved, resolve
+from simulator.scenario import ScenarioLike, read_scenario
 from simulator.studies import compare_files, request_pairs
 from simulator.studies.compare_metrics import METRICS, Metric, metric
 from simulator.studies.compare_result import CompareResult, Comparison, SideResult
@@ -25,11 +26,9 @@ from simulator.studies.compare_runs import Batch, Progress
 from simulator.studies.compare_sides import (
     BASE,
     Difference,
-    ScenarioLike,
     Side,
     check_sides,
     differences,
-    read_scenario,
     sides_of_keys,
 )
 from simulator.studies.intervals import interval
@@ -37,7 +36,7 @@ from simulator.studies.paired import holm, paired, verdict
 from simulator.studies.points import Outcome, Task
 from simulator.studies.replications import list_seeds, replications
 from simulator.studies.request_pairs import Latencies
-from simulator.studies.store import Done, Store, default_store
+from simulator.studies.store import Done, StoreLike, open_store
 
 if TYPE_CHECKING:
     from simulator.scenario import Scenario
@@ -65,7 +64,7 @@ def compare(
     requests: bool = True,
     workers: int | None = None,
     executor: Executor | None = None,
-    store: str | PathLike[str] | Store | bool | None = True,
+    store: StoreLike = True,
     out: str | PathLike[str] | None = None,
     overwrite: bool = False,
     progress: Progress = lambda done, total, name: None,
@@ -97,7 +96,7 @@ def compare(
     workers, executor
         As `simulator.studies.workers.run_tasks`; the result doesn't depend on them.
     store
-        Where results are kept: a directory, True for the user's, None or False for nowhere.
+        Where results are kept, as `simulator.studies.store.open_store`.
     out
         Directory for what `compare_files.write` writes; None: nothing is written.
     overwrite
@@ -131,7 +130,7 @@ def compare(
     resolved, failures = _resolved(sides)
     ready = [side for side in sides if side.name in resolved]
     tasks = {(side.name, seed): _task(side, seed, trace) for seed in numbers for side in ready}
-    batch = Batch(tasks, _store(store), workers, executor, progress)
+    batch = Batch(tasks, open_store(store), workers, executor, progress)
     latencies, interrupted = batch.run(numbers[0] if requests else None)
     base = _with_figures(wished, sides, batch.done)
     results = [_result(side, base, resolved, failures, batch.done, numbers, latencies.get(side.name)) for side in sides]
@@ -252,14 +251,6 @@ def _replications(
 
 def _task(side: Side, seed: int, trace: Trace | None) -> Task:
     return Task({**side.scenario.to_mapping(everything=True), "seed": seed}, trace)
-
-
-def _store(given: str | PathLike[str] | Store | bool | None) -> Store | None:
-    if given is None or given is False:
-        return None
-    if isinstance(given, Store):
-        return given
-    return Store(default_store() if given is True else given)
 
 
 # -------------------------------------------------------------------------------------------------------- figures

@@ -5,14 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from simulator.errors import InputError
 from simulator.scenario import Scenario, ScenarioError
-
-ScenarioLike = Scenario | Mapping[str, Any] | str | PathLike[str]
 
 BASE = "base"
 """Name of the scenario as it is given, where it is a side itself."""
@@ -36,13 +32,6 @@ class Side:
     name: str
     scenario: Scenario
     named: tuple[str, ...] = ()
-
-
-def read_scenario(given: ScenarioLike) -> Scenario:
-    """Return a scenario given in any form."""
-    if isinstance(given, Scenario):
-        return given
-    return Scenario.from_yaml(Path(given)) if isinstance(given, str | PathLike) else Scenario.from_mapping(given)
 
 
 def sides_of_keys(
@@ -166,11 +155,9 @@ def _said(value: Any) -> str:
 __all__ = [
     "BASE",
     "Difference",
-    "ScenarioLike",
     "Side",
     "check_sides",
     "differences",
     "flatten",
-    "read_scenario",
     "sides_of_keys",
 ]

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from simulator.build import load_trace
 from simulator.errors import InputError
 from simulator.resolve import resolve
-from simulator.scenario import Resample, Scenario
+from simulator.scenario import Resample, Scenario, ScenarioLike, read_scenario
 from simulator.studies import load_files
 from simulator.studies.bracketing import (
     Answer,
@@ -39,7 +39,7 @@ from simulator.studies.judging import run_judged
 from simulator.studies.no_load import infeasible_at_no_load
 from simulator.studies.points import Task
 from simulator.studies.replications import Replications, list_seeds, replications
-from simulator.studies.store import Store, open_store
+from simulator.studies.store import Store, StoreLike, open_store
 from simulator.studies.verdict import MIN_ATTAINMENT, Demand, Judged
 from simulator.terminal import number, plural
 
@@ -200,7 +200,7 @@ def _said(objectives: Mapping[str, Any]) -> str:
 
 
 def highest_load(
-    scenario: Scenario | Mapping[str, Any] | str | PathLike[str],
+    scenario: ScenarioLike,
     *,
     attain: float = MIN_ATTAINMENT,
     tolerance: float = TOLERANCE,
@@ -208,7 +208,7 @@ def highest_load(
     resample: bool | None = None,
     workers: int | None = None,
     executor: Executor | None = None,
-    store: str | PathLike[str] | bool = True,
+    store: StoreLike = True,
     out: str | PathLike[str] | None = None,
     overwrite: bool = False,
     progress: Progress = lambda done, text: None,
@@ -231,8 +231,7 @@ def highest_load(
     workers, executor
         As `simulator.studies.workers.run_tasks`; the result doesn't depend on them.
     store
-        Directory of kept results and verdicts; True: the user's own (`simulator.studies.store.default_store`); False:
-        nothing is kept.
+        Where results and verdicts are kept, as `simulator.studies.store.open_store`.
     out
         Directory for ``loads.csv``, ``load.json`` and ``best.yaml``; None: nothing is written.
     overwrite
@@ -254,7 +253,7 @@ def highest_load(
         would do.
     """
     begun = time.perf_counter()
-    base = _scenario(scenario)
+    base = read_scenario(scenario)
     _check_given(base, attain, tolerance, seeds)
     place = None if out is None else load_files.check_dir(Path(out), overwrite=overwrite)
     resolved = resolve(base)
@@ -300,12 +299,6 @@ def highest_load(
     if place is not None:
         load_files.write(found, place)
     return found
-
-
-def _scenario(given: Scenario | Mapping[str, Any] | str | PathLike[str]) -> Scenario:
-    if isinstance(given, Scenario):
-        return given
-    return Scenario.from_yaml(Path(given)) if isinstance(given, str | PathLike) else Scenario.from_mapping(given)
 
 
 def _with_free_generator(base: Scenario) -> tuple[Scenario, tuple[str, ...]]:

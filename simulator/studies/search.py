@@ -26,7 +26,7 @@ from simulator.engine_args import expand_args
 from simulator.errors import InputError, did_you_mean
 from simulator.models import ModelSpec, load_model
 from simulator.resolve import DEFAULT_ACCELERATOR, Resolved
-from simulator.scenario import Parallel, Scenario
+from simulator.scenario import Parallel, Scenario, ScenarioLike, read_scenario
 from simulator.studies import search_files
 from simulator.studies.pareto import pareto_front
 from simulator.studies.plan_space import (
@@ -43,7 +43,7 @@ from simulator.studies.plan_space import (
     with_limits,
 )
 from simulator.studies.points import LATENCIES, STATISTICS, Outcome, Task, evaluate
-from simulator.studies.store import Store, open_store, run_kept
+from simulator.studies.store import Store, StoreLike, open_store, run_kept
 from simulator.studies.verdict import MIN_ATTAINMENT
 from simulator.terminal import plural
 
@@ -310,7 +310,7 @@ def _is_weighed(row: Row) -> bool:
 
 
 def search(
-    scenario: Scenario | Mapping[str, Any] | str | PathLike[str],
+    scenario: ScenarioLike,
     *,
     nodes: int = 1,
     gpus: int | None = None,
@@ -323,7 +323,7 @@ def search(
     finalists: int = FINALISTS,
     workers: int | None = None,
     executor: Executor | None = None,
-    store: str | PathLike[str] | bool = True,
+    store: StoreLike = True,
     out: str | PathLike[str] | None = None,
     overwrite: bool = False,
     progress: Progress = lambda done, total, name: None,
@@ -360,8 +360,7 @@ def search(
     workers, executor
         As `simulator.studies.workers.run_tasks`; the result doesn't depend on them.
     store
-        Directory of kept results, so that a search that was killed goes on where it was; True: the user's own
-        (`simulator.studies.store.default_store`); False: nothing is kept.
+        Where results are kept, as `simulator.studies.store.open_store`.
     out
         Directory for ``plans.csv``, ``search.json`` and ``best.yaml``; None: nothing is written.
     overwrite
@@ -382,7 +381,7 @@ def search(
         For bad input, or if no plan can run: why, and the nearest choice that would do.
     """
     begun = time.perf_counter()
-    base = _scenario(scenario)
+    base = read_scenario(scenario)
     wanted = target(by)
     weighed = tuple(map(target, pareto))
     place = None if out is None else search_files.check_dir(Path(out), overwrite=overwrite)
@@ -447,12 +446,6 @@ def _check_size(plans: Sequence[Plan], budget: Budget) -> None:
             f"a search takes ({MOST_REPLICAS:,}): name the sizes to try (--only tp=4,8 --only pp=1), or plan a part of "
             "the GPUs for its share of the requests (--rate-scale)"
         )
-
-
-def _scenario(given: Scenario | Mapping[str, Any] | str | PathLike[str]) -> Scenario:
-    if isinstance(given, Scenario):
-        return given
-    return Scenario.from_yaml(Path(given)) if isinstance(given, str | PathLike) else Scenario.from_mapping(given)
 
 
 def _with_args(base: Scenario) -> Scenario:

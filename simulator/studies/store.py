@@ -128,9 +128,29 @@ class Store:
             ) from error
 
 
-def open_store(store: str | os.PathLike[str] | bool) -> Store | None:
-    """Return the store at a path, the user's own (True), or none (False)."""
-    return None if store is False else Store(default_store() if store is True else store)
+StoreLike = str | os.PathLike[str] | Store | bool | None
+"""What studies take for ``store``; see `open_store`."""
+
+
+def open_store(store: StoreLike) -> Store | None:
+    """Return what a study's ``store`` means.
+
+    Parameters
+    ----------
+    store
+        A directory, or a store; True: the user's own (`default_store`); False or None: nothing is kept, and nothing
+        that was kept is used.
+
+    Raises
+    ------
+    InputError
+        If the directory can't be one.
+    """
+    if store is None or store is False:
+        return None
+    if isinstance(store, Store):
+        return store
+    return Store(default_store() if store is True else store)
 
 
 @dataclass(frozen=True)
@@ -200,4 +220,4 @@ def run_kept(
             yield place, Done(digest, outcome, was_kept=True)
 
 
-__all__ = ["Done", "Store", "default_store", "open_store", "run_kept"]
+__all__ = ["Done", "Store", "StoreLike", "default_store", "open_store", "run_kept"]

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from simulator.engine_args import expand_args
 from simulator.errors import InputError
 from simulator.resolve import resolve
-from simulator.scenario import Scenario
+from simulator.scenario import Scenario, ScenarioLike, read_scenario
 from simulator.scenario_keys import anchor_paths
 from simulator.studies import sweep_files
 from simulator.studies.design import MOST_POINTS, Axis, Point, make_design, scenario_at
@@ -31,7 +31,7 @@ from simulator.studies.intervals import intervals
 from simulator.studies.points import Outcome, Task
 from simulator.studies.replications import list_seeds
 from simulator.studies.search import Target, target
-from simulator.studies.store import Done, Store, open_store, run_kept
+from simulator.studies.store import Done, Store, StoreLike, open_store, run_kept
 from simulator.studies.verdict import MIN_ATTAINMENT
 from simulator.studies.workers import ExecutorLostError
 from simulator.write import plain
@@ -174,7 +174,7 @@ def _key(means: Mapping[str, float | None], by: Target | None) -> tuple[Any, ...
 
 
 def sweep(
-    scenario: Scenario | Mapping[str, Any] | str | PathLike[str],
+    scenario: ScenarioLike,
     over: Mapping[str, Axis] | None = None,
     *,
     variants: Mapping[str, Mapping[str, Any]] | None = None,
@@ -184,7 +184,7 @@ def sweep(
     workers: int | None = None,
     executor: Executor | None = None,
     cluster: str | None = None,
-    store: str | PathLike[str] | bool = True,
+    store: StoreLike = True,
     out: str | PathLike[str] | None = None,
     overwrite: bool = False,
     progress: Progress = lambda done, total, name: None,
@@ -214,7 +214,7 @@ def sweep(
     cluster
         Address of a Dask scheduler, in place of those.
     store
-        Directory of kept results; True: `default_store`; False: nothing is kept.
+        Where results are kept, as `simulator.studies.store.open_store`.
     out
         Directory for ``sweep.csv``, ``points.csv``, ``sweep.json`` and a scenario a point; None: nothing is written.
     overwrite
@@ -256,7 +256,7 @@ def sweep(
 
 
 def run_sweep(
-    scenario: Scenario | Mapping[str, Any] | str | PathLike[str],
+    scenario: ScenarioLike,
     over: Mapping[str, Axis] | None = None,
     *,
     variants: Mapping[str, Mapping[str, Any]] | None = None,
@@ -267,7 +267,7 @@ def run_sweep(
     workers: int | None = None,
     executor: Executor | None = None,
     cluster: str | None = None,
-    store: str | PathLike[str] | bool = True,
+    store: StoreLike = True,
     out: str | PathLike[str] | None = None,
     overwrite: bool = False,
     progress: Progress = lambda done, total, name: None,
@@ -351,13 +351,9 @@ def _of_file(
     )
 
 
-def _base(given: Scenario | Mapping[str, Any] | str | PathLike[str]) -> Scenario:
+def _base(given: ScenarioLike) -> Scenario:
     """Return the scenario, with the engine's own flags written as the keys that points may set."""
-    if isinstance(given, str | PathLike):
-        given = Scenario.from_yaml(Path(given))
-    elif not isinstance(given, Scenario):
-        given = Scenario.from_mapping(given)
-    data = given.to_mapping()
+    data = read_scenario(given).to_mapping()
     for index, pool in enumerate(data.get("cluster", {}).get("pools", [])):
         expand_args(pool, index)
     return Scenario.from_mapping(data)

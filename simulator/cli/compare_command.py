@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from simulator.cli.run_command import register_with, scenario_of
-from simulator.cli.several import VARIANT, counting, seeds_of, variants_of
+from simulator.cli.several import RESAMPLE, RUNNING, SEEDS, VARIANT, counting, seeds_of, store_of, variants_of, writing
 from simulator.errors import InputError
 
 if TYPE_CHECKING:
@@ -48,17 +48,8 @@ _OPTIONS: tuple[tuple[str, Any, Any, Any], ...] = (
         ),
         None,
     ),
-    ("seeds", str, typer.Option("--seeds", metavar="N", help="Replications: how many, or which (3,7,11)."), "5"),
-    (
-        "resample",
-        bool | None,
-        typer.Option(
-            "--resample/--no-resample",
-            help="Draw a replayed trace anew for each seed, or not; left out: where it can be.",
-            show_default=False,
-        ),
-        None,
-    ),
+    ("seeds", str, typer.Option("--seeds", metavar="N", help=f"{SEEDS}."), "5"),
+    ("resample", bool | None, RESAMPLE, None),
     ("by", str, typer.Option("--by", metavar="METRIC", help="What sides are ordered by."), "ttft_p99"),
     (
         "requests",
@@ -67,23 +58,8 @@ _OPTIONS: tuple[tuple[str, Any, Any, Any], ...] = (
         True,
     ),
     ("show_all", bool, typer.Option("--all", help="Every metric and difference in the table."), False),
-    ("workers", int | None, typer.Option("--workers", help="Processes (default: one a processor)."), None),
-    (
-        "store",
-        str | None,
-        typer.Option("--store", metavar="DIR", help="Where results are kept for another time."),
-        None,
-    ),
-    ("no_store", bool, typer.Option("--no-store", help="Keep no results, and use none that are kept."), False),
-    (
-        "out",
-        str | None,
-        typer.Option("--out", metavar="DIR", help="Write compare.csv, runs.csv, compare.json and scenarios there."),
-        None,
-    ),
-    ("overwrite", bool, typer.Option("--overwrite", help="Replace an earlier comparison in DIR."), False),
-    ("quiet", bool, typer.Option("--quiet", "-q", help="Print nothing but errors."), False),
-    ("no_progress", bool, typer.Option("--no-progress", help="No progress bar (without a terminal: lines)."), False),
+    *RUNNING,
+    *writing("comparison", "compare.csv, runs.csv, compare.json and scenarios"),
 )
 
 
@@ -113,7 +89,7 @@ def _compare(ctx: Any, given: list[str] | None, values: dict[str, Any]) -> None:
             by=values["by"],
             requests=values["requests"],
             workers=values["workers"],
-            store=values["store"] if values["store"] is not None else not values["no_store"],
+            store=store_of(values),
             out=values["out"],
             overwrite=values["overwrite"],
             progress=progress,

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from simulator.cli.run_command import register_with, scenario_of
-from simulator.cli.several import counting
+from simulator.cli.several import RESAMPLE, RUNNING, SEEDS, counting, store_of, writing
 from simulator.errors import InputError
 
 HELP = """Find the best parallel plan of a model on given nodes, by simulating every plan that fits.
@@ -114,35 +114,11 @@ _OPTIONS: tuple[tuple[str, Any, Any, Any], ...] = (
         typer.Option("--tolerance", metavar="SHARE", help="By load: width of the answer, as a share of it (0.05)."),
         None,
     ),
-    ("seeds", int | None, typer.Option("--seeds", metavar="N", help="By load: most replications of a load (9)."), None),
-    (
-        "resample",
-        bool | None,
-        typer.Option(
-            "--resample/--no-resample",
-            help="By load: draw a replayed trace anew for each seed, or not; left out: where it can be.",
-            show_default=False,
-        ),
-        None,
-    ),
-    (
-        "store",
-        str | None,
-        typer.Option("--store", metavar="DIR", help="Where results are kept (default: in the user's cache)."),
-        None,
-    ),
-    ("no_store", bool, typer.Option("--no-store", help="Keep nothing, and use nothing that was kept."), False),
-    ("workers", int | None, typer.Option("--workers", help="Processes (default: one a processor)."), None),
+    ("seeds", str | None, typer.Option("--seeds", metavar="N", help=f"By load: {SEEDS}, at most (9)."), None),
+    ("resample", bool | None, RESAMPLE, None),
+    *RUNNING,
     ("show_all", bool, typer.Option("--all", help="List every plan, and every one that can't run with why."), False),
-    (
-        "out",
-        str | None,
-        typer.Option("--out", metavar="DIR", help="Write plans.csv (loads.csv), search.json and best.yaml there."),
-        None,
-    ),
-    ("overwrite", bool, typer.Option("--overwrite", help="Replace an earlier search in DIR."), False),
-    ("quiet", bool, typer.Option("--quiet", "-q", help="Print nothing but errors."), False),
-    ("no_progress", bool, typer.Option("--no-progress", help="No progress bar (without a terminal: lines)."), False),
+    *writing("search", "plans.csv (loads.csv), search.json (load.json) and best.yaml"),
 )
 
 
@@ -177,7 +153,7 @@ def _search(ctx: Any, trace: str | None, values: dict[str, Any]) -> None:
             screen=values["screen"],
             finalists=FINALISTS if values["finalists"] is None else values["finalists"],
             workers=values["workers"],
-            store=False if values["no_store"] else values["store"] or True,
+            store=store_of(values),
             out=values["out"],
             overwrite=values["overwrite"],
             progress=progress,
@@ -194,8 +170,6 @@ def _search(ctx: Any, trace: str | None, values: dict[str, Any]) -> None:
 
 def _check_options(values: Mapping[str, Any], by_load: bool) -> None:
     """Refuse what the search that was asked for doesn't take."""
-    if values["no_store"] and values["store"] is not None:
-        raise InputError("give --store or --no-store, not both")
     for name, absent in (_OF_PLANS if by_load else _OF_LOADS).items():
         if values[name] != absent:
             option = "--all" if name == "show_all" else f"--{name}"

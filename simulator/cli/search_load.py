@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from simulator.cli.several import now_and_then, seeds_of, store_of
+
 if TYPE_CHECKING:
     from simulator.scenario import Scenario
     from simulator.studies.highest_load import HighestLoad
-
-_LINE_S = 10.0
-"""Time between two lines on how far a search is, where standard error is no terminal, seconds."""
 
 
 def search_load(scenario: Scenario, values: Mapping[str, Any]) -> None:
@@ -28,10 +26,10 @@ def search_load(scenario: Scenario, values: Mapping[str, Any]) -> None:
             scenario,
             attain=MIN_ATTAINMENT if values["attain"] is None else values["attain"],
             tolerance=TOLERANCE if values["tolerance"] is None else values["tolerance"],
-            seeds=MOST_SEEDS if values["seeds"] is None else values["seeds"],
+            seeds=MOST_SEEDS if values["seeds"] is None else seeds_of(values["seeds"]),
             resample=values["resample"],
             workers=values["workers"],
-            store=False if values["no_store"] else values["store"] or True,
+            store=store_of(values),
             out=values["out"],
             overwrite=values["overwrite"],
             progress=progress,
@@ -54,16 +52,8 @@ def _progress(wanted: bool) -> Iterator[Callable[[int, str], None]]:
         with status_line() as show:
             yield lambda done, text: show(f"{done:,} simulations; last: {text}")
         return
-    begun_s = last_s = time.monotonic()
-
-    def progress(done: int, text: str) -> None:
-        nonlocal last_s
-        now_s = time.monotonic()
-        if now_s - last_s >= _LINE_S:
-            last_s = now_s
-            print(f"{done:,} simulations after {now_s - begun_s:.0f} s; last: {text}", file=sys.stderr, flush=True)
-
-    yield progress
+    say = now_and_then()
+    yield lambda done, text: say(f"{done:,} simulations, the last at {text},")
 
 
 def _print(found: HighestLoad, out: str | None) -> None:

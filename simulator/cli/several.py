@@ -1,24 +1,72 @@
-"""What commands that run several scenarios have in common: named variants, seeds, how far they are."""
+"""What commands that run several scenarios have in common: options, named variants, seeds, how far they are."""
 
 from __future__ import annotations
 
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+import typer
 
 from simulator.errors import InputError
 from simulator.flags import FLAGS
 
 VARIANT = "--variant"
+SEEDS = "Replications: how many, or which (3,7,11)"
+RESAMPLE = typer.Option(
+    "--resample/--no-resample",
+    help="Draw a replayed trace anew for each seed, or not; left out: where it can be.",
+    show_default=False,
+)
+
+RUNNING: tuple[tuple[str, Any, Any, Any], ...] = (
+    ("workers", int | None, typer.Option("--workers", metavar="N", help="Processes (default: one a processor)."), None),
+    (
+        "store",
+        str | None,
+        typer.Option("--store", metavar="DIR", help="Where results are kept (default: in the user's cache)."),
+        None,
+    ),
+    ("no_store", bool, typer.Option("--no-store", help="Keep nothing, and use nothing that was kept."), False),
+)
+"""Options of how a study is run, as `register_with` takes them; `store_of` reads the last two."""
 
 _LINE_S = 10.0
 """Time between two lines on how far a study is, where standard error is no terminal, seconds."""
 
 Progress = Callable[[int, int, str], None]
 """Told how many simulations have ended, of how many, and the last one's name."""
+
+
+def writing(study: str, files: str) -> tuple[tuple[str, Any, Any, Any], ...]:
+    """Return the options of what a study prints and writes, as `register_with` takes them."""
+    return (
+        ("out", str | None, typer.Option("--out", metavar="DIR", help=f"Write {files} there."), None),
+        ("overwrite", bool, typer.Option("--overwrite", help=f"Replace an earlier {study} in DIR."), False),
+        ("quiet", bool, typer.Option("--quiet", "-q", help="Print nothing but errors."), False),
+        (
+            "no_progress",
+            bool,
+            typer.Option("--no-progress", help="No progress bar (without a terminal: lines)."),
+            False,
+        ),
+    )
+
+
+def store_of(values: Mapping[str, Any]) -> str | bool:
+    """Return what --store and --no-store say, as studies take it: a directory, the user's (True), or none (False).
+
+    Raises
+    ------
+    InputError
+        If both are given.
+    """
+    if values["store"] is not None and values["no_store"]:
+        raise InputError("give --store or --no-store, not both")
+    return not values["no_store"] if values["store"] is None else str(values["store"])
 
 
 def key_of(text: str) -> str:
@@ -111,7 +159,8 @@ def counting(wanted: bool) -> Iterator[Progress]:
         yield lambda done, total, name: None
         return
     if not sys.stderr.isatty():
-        yield _lines(time.monotonic())
+        say = now_and_then()
+        yield lambda done, total, name: say(f"{done:,} of {total:,} simulations")
         return
     from simulator.cli.progress import counting_bar
 
@@ -119,15 +168,15 @@ def counting(wanted: bool) -> Iterator[Progress]:
         yield progress
 
 
-def _lines(begun_s: float) -> Progress:
-    """Return what says every ten seconds, in a line, how far a study is."""
-    last_s = begun_s
+def now_and_then() -> Callable[[str], None]:
+    """Return what prints a text on standard error with the time since now, once in ten seconds at most."""
+    begun_s = last_s = time.monotonic()
 
-    def progress(done: int, total: int, name: str) -> None:
+    def say(text: str) -> None:
         nonlocal last_s
         now_s = time.monotonic()
         if now_s - last_s >= _LINE_S:
             last_s = now_s
-            print(f"{done:,} of {total:,} simulations after {now_s - begun_s:.0f} s", file=sys.stderr, flush=True)
+            print(f"{text} after {now_s - begun_s:.0f} s", file=sys.stderr, flush=True)
 
-    return progress
+    return say

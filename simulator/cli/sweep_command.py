@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from simulator.cli.run_command import register_with, scenario_of
-from simulator.cli.several import counting, seeds_of, variants_of
+from simulator.cli.several import RUNNING, SEEDS, counting, seeds_of, store_of, variants_of, writing
 from simulator.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from simulator.studies.design import Point
+    from simulator.studies.store import Store
     from simulator.studies.sweep import SweepResult
 
 HELP = """Run a scenario with other keys: along axes, from a list, as named variants, or in a Latin hypercube.
@@ -75,7 +76,7 @@ _OPTIONS: tuple[tuple[str, Any, Any, Any], ...] = (
     (
         "seeds",
         str | None,
-        typer.Option("--seeds", metavar="N|LIST", help="Replications of every point: how many, or which: 3,7,11."),
+        typer.Option("--seeds", metavar="N", help=f"{SEEDS}, of every point."),
         None,
     ),
     (
@@ -88,40 +89,23 @@ _OPTIONS: tuple[tuple[str, Any, Any, Any], ...] = (
         ),
         None,
     ),
-    ("workers", int | None, typer.Option("--workers", help="Processes (default: one a processor)."), None),
+    *RUNNING,
     (
         "cluster",
         str | None,
         typer.Option("--cluster", metavar="ADDRESS", help="Dask scheduler whose workers run it: tcp://host:8786."),
         None,
     ),
-    (
-        "store",
-        str | None,
-        typer.Option("--store", metavar="DIR", help="Where results are kept (default: in the user's cache)."),
-        None,
-    ),
-    ("no_store", bool, typer.Option("--no-store", help="Keep nothing, and use nothing that was kept."), False),
     ("show_all", bool, typer.Option("--all", help="List every point, and every run that failed."), False),
-    (
-        "out",
-        str | None,
-        typer.Option("--out", metavar="DIR", help="Write sweep.csv, points.csv, sweep.json and scenarios there."),
-        None,
-    ),
-    ("overwrite", bool, typer.Option("--overwrite", help="Replace an earlier sweep in DIR."), False),
-    ("quiet", bool, typer.Option("--quiet", "-q", help="Print nothing but errors."), False),
-    ("no_progress", bool, typer.Option("--no-progress", help="No progress bar (without a terminal: lines)."), False),
+    *writing("sweep", "sweep.csv, points.csv, sweep.json and scenarios"),
 )
 
 
 def _sweep(ctx: Any, trace: str | None, values: dict[str, Any]) -> None:
-    from simulator.studies.store import default_store
+    from simulator.studies.store import open_store
     from simulator.studies.sweep import run_sweep
 
-    if values["store"] is not None and values["no_store"]:
-        raise InputError("give --store or --no-store, not both")
-    store = None if values["no_store"] else values["store"] or default_store()
+    store = open_store(store_of(values))
     base, design, seeds, by = _design(values)
     if isinstance(base, Path):
         values["scenario"], base = str(base), None
@@ -134,7 +118,7 @@ def _sweep(ctx: Any, trace: str | None, values: dict[str, Any]) -> None:
             by=by,
             workers=values["workers"],
             cluster=values["cluster"],
-            store=False if store is None else store,
+            store=store,
             out=values["out"],
             overwrite=values["overwrite"],
             progress=progress,
@@ -199,7 +183,7 @@ def _axes(texts: Sequence[str]) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------------------------- table
 
 
-def _print(result: SweepResult, *, show_all: bool, out: str | None, store: Any) -> None:
+def _print(result: SweepResult, *, show_all: bool, out: str | None, store: Store | None) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -225,7 +209,7 @@ def _print(result: SweepResult, *, show_all: bool, out: str | None, store: Any) 
         lines.append(("Left out", f"{plural(len(result.points) - len(points), 'point')}, not begun"))
     if len(shown) < len(points):
         lines.append(("Not shown", f"{plural(len(points) - len(shown), 'point')}; --all lists them"))
-    where = "nothing is kept (--no-store)" if store is None else f"results are kept in {store}"
+    where = "nothing is kept (--no-store)" if store is None else f"results are kept in {store.root}"
     lines.append(("Runs", f"{result.simulated:,} simulated, {result.kept:,} there already; {where}"))
     if len(result.seeds) > 1:
         lines.append(("Intervals", f"{100 * CONFIDENCE:g} %, Student's t over {len(result.seeds)} seeds"))

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simulator.resolve import resolve
 from simulator.scenario_keys import anchor_paths
-from simulator.studies.directories import check_own, write_all
+from simulator.studies.directories import check_own, csv_text, json_text, write_all
 from simulator.terminal import plural
 from simulator.write import REPORT, plain
 
@@ -42,12 +39,12 @@ def check_dir(place: Path, *, overwrite: bool) -> Path:
 def write(result: PlanResult, place: Path) -> None:
     """Write a plan to a directory that `check_dir` returned."""
     files = {
-        CONFIGURATIONS: _csv(configuration_rows(result.candidates)),
-        FLEETS: _csv(fleet_rows(result)),
-        PLAN: json.dumps(described(result), indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+        CONFIGURATIONS: csv_text(configuration_rows(result.candidates)),
+        FLEETS: csv_text(fleet_rows(result)),
+        PLAN: json_text(described(result)),
         FLEET: _scenario(result).to_yaml(),
     }
-    write_all(place, files)
+    write_all(place, files, OWN_FILES.__contains__)
 
 
 def _scenario(result: PlanResult) -> Any:
@@ -57,17 +54,6 @@ def _scenario(result: PlanResult) -> Any:
     data = result.scenario.to_mapping()
     anchor_paths(data, Path.cwd())
     return Scenario.from_mapping(data)
-
-
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    columns: dict[str, None] = {}
-    for row in rows:
-        columns.update(dict.fromkeys(row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def configuration_rows(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -13,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import simulator
 from simulator import scenario_yaml
-from simulator.studies.directories import check_own, write_all
+from simulator.studies.directories import check_own, csv_text, json_text, write_all
 from simulator.write import REPORT, plain
 
 if TYPE_CHECKING:
@@ -88,21 +85,12 @@ def write(result: CompareResult, place: Path) -> None:
     """Write a comparison to a directory that `check_dir` returned, in place of an earlier one."""
     sides = zip(scenario_files(result.sides), result.sides, strict=True)
     files = {
-        TABLE: _csv(table(result)),
-        RUNS: _csv(runs(result)),
-        COMPARE: json.dumps(plain(described(result)), indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+        TABLE: csv_text(table(result)),
+        RUNS: csv_text(runs(result)),
+        COMPARE: json_text(described(result)),
         **{name: scenario_yaml.dump(plain(side.scenario)) for name, side in sides},
     }
-    write_all(place, files)
-
-
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    write_all(place, files, _is_own)
 
 
 def scenario_files(sides: Sequence[SideResult]) -> list[str]:

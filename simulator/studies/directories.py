@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from simulator.errors import InputError
+from simulator.write import plain
 
 _PARTIAL = ".partial"
 """Ends the names of files that are being written; they are left where a study was killed meanwhile."""
@@ -49,13 +54,40 @@ def check_own(place: Path, study: str, is_own: Callable[[str], bool], *, overwri
     return place
 
 
-def write_all(place: Path, files: Mapping[str, str]) -> None:
+def csv_text(rows: Sequence[Mapping[str, Any]], columns: Iterable[str] = ()) -> str:
+    """Return rows as CSV; mappings and lists in them as JSON.
+
+    Parameters
+    ----------
+    columns
+        Those that stand first, and are there also without a row; those that rows have beside follow.
+    """
+    named = dict.fromkeys((*columns, *(name for row in rows for name in row)))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(named), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(plain(value), ensure_ascii=False) if isinstance(value, Mapping | list | tuple) else value
+
+
+def json_text(data: Mapping[str, Any]) -> str:
+    """Return what is known of a study as JSON."""
+    return json.dumps(plain(data), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_all(place: Path, files: Mapping[str, str], is_own: Callable[[str], bool]) -> None:
     """Write all files of a study to a directory that `check_own` returned, in place of an earlier one's.
 
     Parameters
     ----------
     files
         Texts by name; a name may have a folder in front.
+    is_own
+        As `check_own`: what an earlier study left goes, and nothing that somebody else put there meanwhile.
 
     Raises
     ------
@@ -72,7 +104,8 @@ def write_all(place: Path, files: Mapping[str, str]) -> None:
         for path in begun:
             path.replace(path.with_suffix(""))
         for path in place.rglob("*"):
-            if path.is_file() and path.relative_to(place).as_posix() not in files:
+            within = path.relative_to(place)
+            if path.is_file() and within.as_posix() not in files and is_own(within.parts[0].removesuffix(_PARTIAL)):
                 path.unlink()
     except OSError as error:
         for path in begun:

@@ -204,7 +204,7 @@ def highest_load(
     *,
     attain: float = MIN_ATTAINMENT,
     tolerance: float = TOLERANCE,
-    seeds: int = MOST_SEEDS,
+    seeds: int | Sequence[int] = MOST_SEEDS,
     resample: bool | None = None,
     workers: int | None = None,
     executor: Executor | None = None,
@@ -225,7 +225,7 @@ def highest_load(
     tolerance
         The search ends when the bracket is no wider than that, as a share of the load.
     seeds
-        Replications of a load at most: seeds from the scenario's own on.
+        Replications of a load at most: how many, from the scenario's seed on, or which.
     resample
         Whether a replayed trace is drawn anew for each seed; None: where it can be.
     workers, executor
@@ -254,16 +254,15 @@ def highest_load(
     """
     begun = time.perf_counter()
     base = read_scenario(scenario)
-    _check_given(base, attain, tolerance, seeds)
+    numbers = list_seeds(seeds, base.seed)
+    _check_given(base, attain, tolerance, numbers)
     place = None if out is None else load_files.check_dir(Path(out), overwrite=overwrite)
     resolved = resolve(base)
     base, fixed = _with_free_generator(base)
     requests = load_trace(base, trace)
     _check_requests(base, requests)
     again = replications(base, requests, wanted=resample)
-    study = _Study(
-        base, requests, again, list_seeds(seeds, base.seed), attain, open_store(store), workers, executor, progress
-    )
+    study = _Study(base, requests, again, numbers, attain, open_store(store), workers, executor, progress)
     study.given = trace
     interrupted = False
     try:
@@ -311,7 +310,7 @@ def _with_free_generator(base: Scenario) -> tuple[Scenario, tuple[str, ...]]:
     return base.updated({"workload.generator": {"kind": generator.kind, "params": params}}), (note,)
 
 
-def _check_given(base: Scenario, attain: float, tolerance: float, seeds: int) -> None:
+def _check_given(base: Scenario, attain: float, tolerance: float, seeds: Sequence[int]) -> None:
     slos = base.objectives
     if not slos.classes and not any((slos.ttft_s, slos.tpot_s, slos.itl_s, slos.e2e_s)):
         raise InputError(
@@ -324,8 +323,10 @@ def _check_given(base: Scenario, attain: float, tolerance: float, seeds: int) ->
         )
     if not 0 < tolerance <= 1:
         raise InputError(f"the tolerance must be above 0 and at most 1, got {tolerance:g}; 0.05 is 5 % of the load")
-    if seeds < FIRST_SEEDS:
-        raise InputError(f"the highest load takes at least {FIRST_SEEDS} replications (seeds) of a load, got {seeds}")
+    if len(seeds) < FIRST_SEEDS:
+        raise InputError(
+            f"the highest load takes at least {FIRST_SEEDS} replications (seeds) of a load, got {len(seeds)}"
+        )
 
 
 def _check_requests(base: Scenario, requests: Trace) -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simulator.studies import search_files
-from simulator.studies.directories import write_all
+from simulator.studies.directories import csv_text, json_text, write_all
 from simulator.write import REPORT
 
 if TYPE_CHECKING:
@@ -54,14 +51,10 @@ def check_dir(place: Path, *, overwrite: bool) -> Path:
 
 def write(found: HighestLoad, place: Path) -> None:
     """Write what was found to a directory that `check_dir` returned."""
-    rows = table(found)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else ["load"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    details = json.dumps(described(found), indent=2, ensure_ascii=False, allow_nan=False)
-    best = {} if found.best_scenario is None else {BEST: found.best_scenario.to_yaml()}
-    write_all(place, {LOADS: text.getvalue(), LOAD: details + "\n", **best})
+    files = {LOADS: csv_text(table(found), ["load"]), LOAD: json_text(described(found))}
+    if found.best_scenario is not None:
+        files[BEST] = found.best_scenario.to_yaml()
+    write_all(place, files, OWN_FILES.__contains__)
 
 
 def described(found: HighestLoad) -> Mapping[str, Any]:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simulator.studies.directories import check_own, write_all
+from simulator.studies.directories import check_own, csv_text, json_text, write_all
 from simulator.studies.plan_space import POOL, Plan, count_by_kind, dimensions
 from simulator.write import REPORT
 
@@ -78,14 +75,10 @@ def check_dir(place: Path, *, overwrite: bool, own: Collection[str] = OWN_FILES)
 
 def write(result: SearchResult, place: Path) -> None:
     """Write a search to a directory that `check_dir` returned."""
-    rows = table(result)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else ["plan"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    details = json.dumps(described(result), indent=2, ensure_ascii=False, allow_nan=False)
-    best = {} if result.best_scenario is None else {BEST: result.best_scenario.to_yaml()}
-    write_all(place, {PLANS: text.getvalue(), SEARCH: details + "\n", **best})
+    files = {PLANS: csv_text(table(result), ["rank", "plan"]), SEARCH: json_text(described(result))}
+    if result.best_scenario is not None:
+        files[BEST] = result.best_scenario.to_yaml()
+    write_all(place, files, OWN_FILES.__contains__)
 
 
 def described(result: SearchResult) -> Mapping[str, Any]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +12,7 @@ from simulator import scenario_yaml
 from simulator.resolve import resolve
 from simulator.scenario import ScenarioError
 from simulator.scenario_keys import anchor_paths
-from simulator.studies.directories import check_own, write_all
+from simulator.studies.directories import check_own, csv_text, json_text, write_all
 from simulator.studies.identity import program_digest
 from simulator.studies.intervals import CONFIDENCE
 from simulator.write import REPORT, plain
@@ -80,28 +77,15 @@ def write(result: SweepResult, place: Path) -> None:
     """Write a sweep to a directory that `check_dir` returned."""
     means = result.means()
     files = {
-        RUNS: _csv(table(result)),
-        POINTS: _csv([_without_nan(row) for row in means.to_dict("records")], list(means.columns)),
-        SWEEP: json.dumps(plain(described(result)), indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+        RUNS: csv_text(table(result)),
+        POINTS: csv_text([_without_nan(row) for row in means.to_dict("records")], list(means.columns)),
+        SWEEP: json_text(described(result)),
     }
     for number, scenario in enumerate(result.scenarios, 1):
         data = scenario.to_mapping()
         anchor_paths(data, Path.cwd())
         files[scenario_file(number)] = scenario_yaml.dump(data)
-    write_all(place, files)
-
-
-def _csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns or list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
-    return text.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    """Return a value as a CSV has it: mappings and lists as JSON."""
-    return json.dumps(plain(value), ensure_ascii=False) if isinstance(value, Mapping | list | tuple) else value
+    write_all(place, files, OWN_FILES.__contains__)
 
 
 def _without_nan(row: Mapping[Any, Any]) -> dict[str, Any]:

@@ -7,21 +7,38 @@ from pathlib import Path
 import pytest
 
 from simulator.errors import InputError
-from simulator.studies.directories import check_own, write_all
+from simulator.studies.directories import check_own, csv_text, json_text, write_all
 
 
 def names(place: Path) -> dict[str, str]:
     return {str(path.relative_to(place)): path.read_text() for path in place.rglob("*") if path.is_file()}
 
 
+def is_own(name: str) -> bool:
+    return name in ("a.csv", "b.csv", "runs")
+
+
+def test_a_table_has_the_columns_of_all_rows_and_lists_as_json() -> None:
+    rows = [{"a": 1, "c": [1, 2]}, {"b": None, "c": {"x": 1.5}}]
+    assert csv_text(rows, ["b"]) == 'b,a,c\n,1,"[1, 2]"\n,,"{""x"": 1.5}"\n'
+    assert csv_text([], ["plan"]) == "plan\n"
+    assert json_text({"seeds": (1, 2)}) == '{\n  "seeds": [\n    1,\n    2\n  ]\n}\n'
+
+
 def test_a_study_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
-    write_all(tmp_path, {"a.csv": "1", "runs/1.yaml": "x", "runs/2.yaml": "y"})
-    write_all(tmp_path, {"a.csv": "2", "runs/1.yaml": "z"})
+    write_all(tmp_path, {"a.csv": "1", "runs/1.yaml": "x", "runs/2.yaml": "y"}, is_own)
+    write_all(tmp_path, {"a.csv": "2", "runs/1.yaml": "z"}, is_own)
     assert names(tmp_path) == {"a.csv": "2", "runs/1.yaml": "z"}
 
 
+def test_what_somebody_else_put_there_meanwhile_stays(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    write_all(tmp_path, {"a.csv": "1"}, is_own)
+    assert names(tmp_path) == {"a.csv": "1", "notes.txt": "mine"}
+
+
 def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_all(tmp_path, {"a.csv": "1", "b.csv": "1"})
+    write_all(tmp_path, {"a.csv": "1", "b.csv": "1"}, is_own)
     write = Path.write_text
 
     def full(path: Path, *given: object, **more: object) -> int:
@@ -31,7 +48,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(InputError, match="No space left on device; choose another directory, or make room"):
-        write_all(tmp_path, {"a.csv": "2", "b.csv": "2"})
+        write_all(tmp_path, {"a.csv": "2", "b.csv": "2"}, is_own)
     assert names(tmp_path) == {"a.csv": "1", "b.csv": "1"}
 
 

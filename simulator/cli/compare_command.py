@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,19 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from simulator.cli.run_command import register_with, scenario_of
-from simulator.cli.several import RESAMPLE, RUNNING, SEEDS, VARIANT, counting, seeds_of, store_of, variants_of, writing
+from simulator.cli.several import (
+    RESAMPLE,
+    RUNNING,
+    SEEDS,
+    VARIANT,
+    console_of_study,
+    counting,
+    labelled,
+    seeds_of,
+    store_of,
+    variants_of,
+    writing,
+)
 from simulator.errors import InputError
 
 if TYPE_CHECKING:
@@ -155,13 +166,11 @@ def _scenarios(
 
 def print_result(result: CompareResult, *, show_all: bool = False, out: str | None = None) -> None:
     """Print a comparison: the table, what it says of each side, and what to know of it."""
-    from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     from simulator.studies.compare_files import table
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    console = console_of_study()
     if result.interrupted:
         console.print(Text("INTERRUPTED: figures are of the simulations that were done.", style="bold yellow"))
     rows = table(result)
@@ -171,14 +180,7 @@ def print_result(result: CompareResult, *, show_all: bool = False, out: str | No
     for text, style in _sentences(result, rows):
         console.print(Text(text, style=style))
     console.print()
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
-    last = ""
-    for label, text in _details(result, rows, show_all, out):
-        grid.add_row(Text("" if label == last else label, style="bold"), Text(text))
-        last = label
-    console.print(grid)
+    console.print(labelled(_details(result, rows, show_all, out)))
 
 
 def _print_table(result: CompareResult, rows: Sequence[Mapping[str, Any]], console: Console, show_all: bool) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from simulator.cli.several import now_and_then, seeds_of, store_of
+from simulator.cli.several import console_of_study, labelled, now_and_then, seeds_of, store_of
 
 if TYPE_CHECKING:
     from simulator.scenario import Scenario
@@ -57,12 +58,12 @@ def _progress(wanted: bool) -> Iterator[Callable[[int, str], None]]:
 
 
 def _print(found: HighestLoad, out: str | None) -> None:
-    from rich.console import Console
     from rich.text import Text
 
+    from simulator.studies.load_files import BEST
     from simulator.terminal import span
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 130)
+    console = console_of_study()
     if found.interrupted:
         console.print(Text("INTERRUPTED: of the loads that were tried until then.", style="bold yellow"))
     console.print(Text(found.answer, style="bold"))
@@ -71,11 +72,10 @@ def _print(found: HighestLoad, out: str | None) -> None:
     console.print()
     lines = [("Seeds", found.replicated), *(("Note", note) for note in found.notes), ("Took", span(found.took_s))]
     if out is not None:
-        best = "; best.yaml runs again with: simulate run --scenario best.yaml" if found.best_scenario else ""
-        lines.append(("Results in", f"{out}{best}"))
-    width = max(len(label) for label, _ in lines)
-    for label, text in lines:
-        console.print(Text.assemble((f"{label:<{width}}  ", "bold"), text))
+        lines.append(("Results in", out))
+        if found.best_scenario is not None:
+            lines.append(("Again", f"simulate run --scenario {Path(out) / BEST}"))
+    console.print(labelled(lines))
 
 
 def _print_probes(found: HighestLoad, console: Any) -> None:

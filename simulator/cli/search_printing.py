@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,13 +23,14 @@ _REMARK_WIDTH = 9
 
 def print_search(result: SearchResult, show_all: bool, out: str | None) -> None:
     """Print the answer, a table of plans, and what to know of them."""
-    from rich.console import Console
     from rich.text import Text
 
+    from simulator.cli.several import console_of_study, labelled
     from simulator.studies.plan_space import count_by_kind
+    from simulator.studies.search_files import BEST
     from simulator.terminal import plural, span
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 130)
+    console = console_of_study()
     if result.interrupted:
         console.print(Text("INTERRUPTED: of the plans that were simulated until then.", style="bold yellow"))
     console.print(Text(headline(result), style="bold"))
@@ -47,11 +48,10 @@ def print_search(result: SearchResult, show_all: bool, out: str | None) -> None:
     lines += [("Note", note) for note in result.notes]
     lines.append(("Took", span(result.took_s)))
     if out is not None:
-        best = "; best.yaml runs again with: simulate run --scenario best.yaml" if result.best_scenario else ""
-        lines.append(("Results in", f"{out}{best}"))
-    width = max(len(label) for label, _ in lines)
-    for label, text in lines:
-        console.print(Text.assemble((f"{label:<{width}}  ", "bold"), text))
+        lines.append(("Results in", out))
+        if result.best_scenario is not None:
+            lines.append(("Again", f"simulate run --scenario {Path(out) / BEST}"))
+    console.print(labelled(lines))
     if show_all:
         console.print()
         for each in result.infeasible:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from simulator.errors import InputError
 from simulator.flags import FLAGS
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 VARIANT = "--variant"
 SEEDS = "Replications: how many, or which (3,7,11)"
@@ -36,6 +40,9 @@ RUNNING: tuple[tuple[str, Any, Any, Any], ...] = (
 
 _LINE_S = 10.0
 """Time between two lines on how far a study is, where standard error is no terminal, seconds."""
+
+_WIDTH = 130
+"""Columns of what studies print where standard output is no terminal."""
 
 Progress = Callable[[int, int, str], None]
 """Told how many simulations have ended, of how many, and the last one's name."""
@@ -150,6 +157,28 @@ def seeds_of(text: str) -> int | list[int]:
         raise InputError(f"--seeds {text}: write how many (--seeds 5) or which ones (--seeds 3,7,11)")
     numbers = [int(piece) for piece in pieces]
     return numbers[0] if len(numbers) == 1 else numbers
+
+
+def console_of_study() -> Console:
+    """Return where a study prints its result: as wide as the terminal, or wide enough for its tables."""
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
+
+
+def labelled(lines: Iterable[tuple[str, str]]) -> Table:
+    """Return what stands below a table, label and text; a label that comes again is said once."""
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    last = ""
+    for label, text in lines:
+        grid.add_row(Text("" if label == last else label, style="bold"), Text(text))
+        last = label
+    return grid
 
 
 @contextmanager

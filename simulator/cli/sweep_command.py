@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from simulator.cli.run_command import register_with, scenario_of
-from simulator.cli.several import RUNNING, SEEDS, counting, seeds_of, store_of, variants_of, writing
+from simulator.cli.several import (
+    RUNNING,
+    SEEDS,
+    console_of_study,
+    counting,
+    labelled,
+    seeds_of,
+    store_of,
+    variants_of,
+    writing,
+)
 from simulator.errors import InputError
 
 if TYPE_CHECKING:
@@ -184,15 +193,13 @@ def _axes(texts: Sequence[str]) -> dict[str, Any]:
 
 
 def _print(result: SweepResult, *, show_all: bool, out: str | None, store: Store | None) -> None:
-    from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     from simulator.studies.intervals import CONFIDENCE
     from simulator.studies.sweep_files import scenario_file
     from simulator.terminal import plural, span
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 130)
+    console = console_of_study()
     if result.interrupted or result.lost:
         what = "INTERRUPTED" if result.interrupted else "THE CLUSTER WAS LOST"
         console.print(Text(f"{what}: of the runs that were simulated until then.", style="bold yellow"))
@@ -227,12 +234,7 @@ def _print(result: SweepResult, *, show_all: bool, out: str | None, store: Store
         first = (points or result.points)[0]
         file = Path(out) / scenario_file(result.points.index(first) + 1)
         lines.append(("Again", f"simulate run --scenario {file} --seed {result.seeds[0]}   ({first.name})"))
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
-    for label, text in lines:
-        grid.add_row(Text(label, style="bold"), Text(text))
-    console.print(grid)
+    console.print(labelled(lines))
 
 
 def headline(result: SweepResult) -> str:

@@ -7,7 +7,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
 from simulator.studies import request_pairs
-from simulator.studies.identity import digest_of
+from simulator.studies.identity import addressed, digest_of
 from simulator.studies.points import Task
 from simulator.studies.request_pairs import Latencies
 from simulator.studies.store import Done, Store, run_kept
@@ -57,9 +57,12 @@ class Batch:
                 continue
             self._note(key, Done(digests[key], outcome, was_kept=True))
             yield key, found
+        tasks = [self.tasks[key] for key in left]
+        if self.executor is not None:
+            tasks = [addressed(self.tasks[key], digests[key]) for key in left]
         for place, (outcome, found) in run_tasks(
             request_pairs.measure,
-            [self.tasks[key] for key in left],
+            tasks,
             request_pairs.died,
             workers=self.workers,
             executor=self.executor,

@@ -11,10 +11,13 @@ import json
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache, lru_cache
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from simulator.errors import InputError
 from simulator.scenario import Scenario
@@ -32,7 +35,7 @@ _AICONFIGURATOR = "aiconfigurator-core"
 def digest_of(task: Task) -> str:
     """Return the digest of all that the task's result depends on, 64 hexadecimal digits.
 
-    Not in it: versions of NumPy and other libraries, and the processor.
+    Not in it: versions of libraries other than NumPy, what a policy's file imports from beside it, and the processor.
 
     Raises
     ------
@@ -48,18 +51,25 @@ def digest_of(task: Task) -> str:
     return hashlib.sha256(json.dumps(plain(parts), sort_keys=True).encode()).hexdigest()
 
 
+def addressed(task: Task, digest: str) -> Task:
+    """Return a task of this digest for another machine, which refuses it where it means something else there."""
+    return replace(task, digest=digest, program=program_digest())
+
+
 def check_same(task: Task) -> None:
-    """Refuse a task that another machine sent and that means something else on this one.
+    """Refuse a task that another machine sent (`addressed`) and that means something else on this one.
 
     Raises
     ------
     InputError
         If this program is another version, or files that the scenario names are not the same here.
     """
+    if not task.digest:
+        return
     if task.program != program_digest():
         raise InputError(
-            f"refused by {platform.node()}: its version of the simulator is another; install the one there that the "
-            "study was started with"
+            f"refused by {platform.node()}: its version of the simulator, of NumPy or of a package with policies is "
+            "another; install those there that the study was started with"
         )
     if task.digest != digest_of(task):
         raise InputError(
@@ -70,13 +80,17 @@ def check_same(task: Task) -> None:
 
 @cache
 def program_digest() -> str:
-    """Return the digest of the source and data of the program, and of whatever policies other packages bring."""
-    found = hashlib.sha256()
+    """Return the digest of the source and data of the program, and of whatever policies other packages bring.
+
+    NumPy's version is part of it: its random numbers and the last bits of its sums may change with it.
+    """
+    found = hashlib.sha256(f"numpy {np.__version__}\n".encode())
     for package in _PACKAGES:
         (root,) = import_module(package).__path__
         found.update(f"{package}\0{_folder_digest(Path(root))}\n".encode())
     for path in _sources_of_entry_points():
-        found.update(f"{path.name}\0{_file_digest(path)}\n".encode())
+        digest = _folder_digest(path) if path.is_dir() else _file_digest(path)
+        found.update(f"{path.name}\0{digest}\n".encode())
     with suppress(metadata.PackageNotFoundError):
         found.update(metadata.version(_AICONFIGURATOR).encode())  # tables of measurements that scenarios may name
     return found.hexdigest()
@@ -110,11 +124,12 @@ def _by_content(value: Any) -> Any:
         digest = _file_digest(path) if path.is_file() else _folder_digest(path) if _is_folder(path, value) else ""
     except OSError:  # a name too long for a file, a file that can't be read: the run will say so
         return value
-    return f"sha256:{digest}:{rest}" if digest else value
+    return f"sha256:{digest}:{path.suffix}:{rest}" if digest else value  # what reads a file may go by its suffix
 
 
 def _is_folder(path: Path, text: str) -> bool:
-    return "/" in text and path.is_dir()  # a name of the catalogue may be that of a folder beside it
+    """Tell whether a text names a folder: with a slash, as a name of the catalogue may be that of one; or a model's."""
+    return ("/" in text and path.is_dir()) or (path / "config.json").is_file()
 
 
 def _folder_digest(root: Path) -> str:
@@ -141,19 +156,24 @@ def _digest_of_version(path: Path, size: int, modified_ns: int) -> str:
 
 
 def _sources_of_entry_points() -> list[Path]:
+    """Return the modules and packages that policies of other distributions come from: of a package the whole."""
     from importlib.util import find_spec
 
     from policies.registry import ENTRY_POINT_GROUP
 
-    found = set()
+    found: set[Path] = set()
     for each in metadata.entry_points(group=ENTRY_POINT_GROUP):
         try:
-            spec = find_spec(each.module)
+            spec = find_spec(each.module.partition(".")[0])
         except (ImportError, ValueError):  # a broken package: the registry says so where it is used
             continue
-        if spec is not None and spec.origin is not None and Path(spec.origin).is_file():
+        if spec is None:
+            continue
+        if spec.submodule_search_locations:
+            found.update(Path(folder) for folder in spec.submodule_search_locations if Path(folder).is_dir())
+        elif spec.origin is not None and Path(spec.origin).is_file():
             found.add(Path(spec.origin))
     return sorted(found)
 
 
-__all__ = ["check_same", "digest_of", "program_digest", "trace_digest"]
+__all__ = ["addressed", "check_same", "digest_of", "program_digest", "trace_digest"]

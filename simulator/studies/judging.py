@@ -13,7 +13,7 @@ from concurrent.futures import Executor
 from functools import partial
 from typing import Any
 
-from simulator.studies.identity import digest_of
+from simulator.studies.identity import addressed, digest_of
 from simulator.studies.points import Outcome, Task
 from simulator.studies.store import Store
 from simulator.studies.verdict import Demand, Judged, Tally, Verdict, judge, judge_died
@@ -45,7 +45,7 @@ def run_judged(
     places: list[int] = []
     digests: list[str] = []
     for place, task in enumerate(tasks):
-        digest = "" if store is None else _digest(task)
+        digest = "" if store is None and executor is None else _digest(task)
         kept = None if store is None or not digest else _kept(store, digest, demands)
         if kept is not None:
             yield place, kept
@@ -53,6 +53,8 @@ def run_judged(
             places.append(place)
             digests.append(digest)
     left = [tasks[place] for place in places]
+    if executor is not None:
+        left = [addressed(task, digest) if digest else task for task, digest in zip(left, digests, strict=True)]
     work = partial(judge, demands=tuple(demands))
     for index, judged in run_tasks(work, left, judge_died, workers=workers, executor=executor):
         if store is not None and judged.verdict is not None:

@@ -65,12 +65,10 @@ def evaluate(task: Task) -> Outcome:
 def evaluate_and_read(task: Task, read: Callable[[RunResult], Read]) -> tuple[Outcome, Read | None]:
     """Simulate one task, and read from its result what the summary hasn't; never raises but for Ctrl-C."""
     from simulator.runner import run
+    from simulator.studies.identity import check_same
 
     try:
-        if task.digest:
-            from simulator.studies.identity import check_same
-
-            check_same(task)
+        check_same(task)
         result = run(task.scenario, trace=task.trace)
         return outcome_of(result.summary_without_timing), read(result)
     except ValueError as error:  # InputError, PolicyError, TraceError, ProfileError

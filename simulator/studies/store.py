@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from simulator.errors import InputError
-from simulator.studies.identity import digest_of, program_digest
+from simulator.studies.identity import addressed, digest_of, program_digest
 from simulator.studies.points import Outcome, Task, died, evaluate, outcome_of
 from simulator.studies.workers import run_tasks
 from simulator.summary import SCHEMA_VERSION
@@ -116,13 +118,15 @@ class Store:
         InputError
             If it can't be written.
         """
-        partial = path.with_suffix(f".{os.getpid()}.partial")
+        # a name of its own: other threads, processes and machines may be writing the same
+        partial = path.with_name(f"{path.name}.{uuid4().hex}.partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             partial.write_bytes(content)
             partial.replace(path)
         except OSError as error:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
             raise InputError(
                 f"cannot keep results in {self.root}: {error.strerror}; choose another directory (--store)"
             ) from error
@@ -210,6 +214,8 @@ def run_kept(
             yield place, Done(digest, kept, was_kept=True)
     digests = list(places)
     left = [tasks[places[digest][0]] for digest in digests]
+    if executor is not None:
+        left = [addressed(task, digest) for task, digest in zip(left, digests, strict=True)]
     for index, outcome in run_tasks(work, left, died, workers=workers, executor=executor):
         digest = digests[index]
         if store is not None and not outcome.failure:

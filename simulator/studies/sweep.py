@@ -26,7 +26,6 @@ from simulator.scenario_keys import anchor_paths
 from simulator.studies import sweep_files
 from simulator.studies.design import MOST_POINTS, Axis, Point, make_design, scenario_at
 from simulator.studies.design_files import read_sweep
-from simulator.studies.identity import digest_of, program_digest
 from simulator.studies.intervals import intervals
 from simulator.studies.points import Outcome, Task
 from simulator.studies.replications import list_seeds
@@ -309,8 +308,6 @@ def run_sweep(
     runs = [Run(point, seed) for point in drawn for seed in numbers]
     tasks = [Task(_mapping(each, seed), trace) for each in scenarios for seed in numbers]
     with _executor(cluster, executor) as chosen:
-        if chosen is not None:
-            tasks = [_addressed(task) for task in tasks]
         done, ended = _simulated(tasks, runs, keeper, workers, chosen, progress)
     runs = [replace(run, done=done.get(place)) for place, run in enumerate(runs)]
     result = SweepResult(
@@ -401,11 +398,6 @@ def _mapping(scenario: Scenario, seed: int) -> dict[str, Any]:
     data = {**scenario.to_mapping(), "seed": seed}
     anchor_paths(data, Path.cwd())
     return data
-
-
-def _addressed(task: Task) -> Task:
-    """Return a task that another machine refuses where it means something else."""
-    return replace(task, digest=digest_of(task), program=program_digest())
 
 
 @contextmanager

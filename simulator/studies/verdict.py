@@ -26,6 +26,7 @@ from simulator.errors import InputError
 from simulator.metrics import Mask, Rows, arrived_rows, given_objectives, meets_all
 from simulator.runner import Watch, run
 from simulator.scenario import Slos
+from simulator.studies.identity import check_same
 from simulator.studies.points import Outcome, Task, died, outcome_of
 
 if TYPE_CHECKING:
@@ -265,6 +266,7 @@ def judge(task: Task, demands: Sequence[Demand]) -> Judged:
     `functools.partial(judge, demands=...)` can be sent to processes (`simulator.studies.workers.run_tasks`).
     """
     try:
+        check_same(task)
         watch = VerdictWatch(demands)
         result = run(task.scenario, trace=task.trace, progress=watch)
         whole = outcome_of(result.summary_without_timing) if watch.verdict.is_whole else Outcome()

@@ -96,15 +96,19 @@ def _elsewhere(
 ) -> Iterator[tuple[int, Result]]:
     """Yield what comes back; a task that the executor has lost (its workers died with it again and again) is one."""
     futures = {executor.submit(work, task): place for place, task in enumerate(tasks)}
-    for future in as_completed(futures):
-        place = futures.pop(future)
-        try:
-            result = future.result()
-        except CancelledError:  # not by us: whoever gives up on a study reads no more of this
-            raise ExecutorLostError("the executor ended before its tasks; what came until then is kept") from None
-        except Exception:  # whatever the executor raises: the work itself raises nothing
-            result = died(tasks[place])
-        yield place, result
+    try:
+        for future in as_completed(list(futures)):
+            place = futures.pop(future)
+            try:
+                result = future.result()
+            except CancelledError:  # not by us: whoever gives up on a study reads no more of this
+                raise ExecutorLostError("the executor ended before its tasks; what came until then is kept") from None
+            except Exception:  # whatever the executor raises: the work itself raises nothing
+                result = died(tasks[place])
+            yield place, result
+    finally:
+        for future in futures:  # it is the caller's, and goes on without this study
+            future.cancel()
 
 
 def _on(

@@ -6,12 +6,14 @@ from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from simulator.scenario import Slos
-from simulator.studies.identity import digest_of
+from simulator.studies.identity import addressed, digest_of
 from simulator.studies.judging import run_judged
 from simulator.studies.points import Task, evaluate
 from simulator.studies.store import Store
-from simulator.studies.verdict import Demand, Judged
+from simulator.studies.verdict import Demand, Judged, judge
 
 
 class NoMore(Executor):
@@ -50,6 +52,14 @@ def test_a_run_that_was_given_up_is_kept_as_no_result(tmp_path: Path) -> None:
     (whole,) = judged([hopeless], Demand(Slos(ttft_s=1e6)), store, workers=1)
     assert whole.verdict is not None and whole.verdict.is_whole
     assert store.get(digest_of(hopeless)) == whole.outcome
+
+
+def test_another_machine_refuses_a_task_that_means_something_else_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = addressed(task(1.0), digest_of(task(1.0)))
+    demands = [Demand(Slos(ttft_s=1.0))]
+    assert judge(sent, demands) == judge(task(1.0), demands)
+    monkeypatch.setattr("simulator.studies.identity.program_digest", lambda: "another program")
+    assert "refused by" in judge(sent, demands).outcome.failure
 
 
 def test_failures_are_not_kept(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import numpy as np
 import pytest
 
 import hardware_profiles
+from policies.registry import ENTRY_POINT_GROUP
 from simulator.errors import InputError
 from simulator.studies import store as module
-from simulator.studies.identity import digest_of
+from simulator.studies.identity import digest_of, program_digest
 from simulator.studies.points import Outcome, Task, evaluate
 from simulator.studies.store import Store, run_kept
 from workloads import Trace
@@ -62,6 +64,36 @@ def test_whatever_could_change_the_result_changes_the_digest(trace_file: Path, m
     monkeypatch.setattr("simulator.studies.identity.program_digest", lambda: "another program")
     found.append(digest(scenario(trace_file)))
     assert len(set(found)) == len(found)
+
+
+def test_the_digest_of_a_model_in_a_folder_is_of_what_the_folder_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    config = {"model_type": "llama", "hidden_size": 64, "num_attention_heads": 4}
+    config |= {"intermediate_size": 128, "vocab_size": 100, "torch_dtype": "bfloat16", "max_position_embeddings": 2048}
+    found = []
+    for layers in (2, 3):
+        (tmp_path / "mine" / "config.json").write_text(json.dumps({**config, "num_hidden_layers": layers}))
+        found.append(digest({"model": "mine"}))
+        assert digest({"model": "./mine"}) == found[-1]
+    assert found[0] != found[1]
+
+
+def test_policies_of_other_packages_count_with_all_that_their_package_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "site" / "others_policies"
+    package.mkdir(parents=True)
+    for name in ("__init__.py", "policy.py", "helper.py"):
+        (package / name).write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    entry = metadata.EntryPoint("theirs", "others_policies.policy:Theirs", ENTRY_POINT_GROUP)
+    monkeypatch.setattr(metadata, "entry_points", lambda **given: [entry])
+    first = program_digest.__wrapped__()
+    (package / "helper.py").write_text("LIMIT = 2")
+    assert program_digest.__wrapped__() != first
 
 
 def test_a_kept_result_is_the_same_to_the_last_bit_and_not_simulated_again(trace_file: Path, tmp_path: Path) -> None:

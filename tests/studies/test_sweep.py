@@ -20,6 +20,7 @@ import yaml
 
 from simulator import InputError, Scenario, intervals, run, sweep
 from simulator.studies import sweep as module
+from simulator.studies.identity import addressed, digest_of
 from simulator.studies.points import Outcome, Task, evaluate
 from simulator.studies.store import Store
 from simulator.studies.sweep import NOT_RUN, run_sweep
@@ -258,9 +259,9 @@ def test_another_machine_with_other_files_or_another_program_refuses(tmp_path: P
     trace = tmp_path / "t.csv"
     trace.write_text("arrival_s,prompt_tokens,output_tokens\n0,10,2\n1,10,2\n")
     given = {"workload": {"trace": str(trace)}, "cluster": scenario()["cluster"]}
-    task = module._addressed(Task(given))
+    task = addressed(Task(given), digest_of(Task(given)))
     assert not evaluate(task).failure
-    assert "its version of the simulator is another" in evaluate(Task(given, None, task.digest, "other")).failure
+    assert "its version of the simulator, of NumPy" in evaluate(Task(given, None, task.digest, "other")).failure
     trace.write_text("arrival_s,prompt_tokens,output_tokens\n0,10,2\n1,10,3\n")
     assert "a file that the scenario names (trace, model, profile, policy) is another there" in evaluate(task).failure
     trace.unlink()

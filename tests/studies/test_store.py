@@ -71,7 +71,7 @@ def test_the_digest_of_a_model_in_a_folder_is_of_what_the_folder_holds(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
-    config = {"model_type": "llama", "hidden_size": 64, "num_attention_heads": 4}
+    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "num_attention_heads": 4}
     config |= {"intermediate_size": 128, "vocab_size": 100, "torch_dtype": "bfloat16", "max_position_embeddings": 2048}
     found = []
     for layers in (2, 3):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from simulator.studies.plan_space import Plan
-    from simulator.studies.search import Row, SearchResult
+    from simulator.studies.search_result import Row, SearchResult
 
 _SHOWN = 10
 """Plans in the table without --all."""
@@ -153,7 +153,7 @@ def _table(
 
 
 def _remarks(result: SearchResult, row: Row, *, is_on_front: bool) -> Iterator[str]:
-    from simulator.studies.search import sustains
+    from simulator.studies.targets import sustains
     from simulator.terminal import percent
 
     if result.baseline is not None and row.plan == result.baseline.plan:
@@ -167,7 +167,7 @@ def _remarks(result: SearchResult, row: Row, *, is_on_front: bool) -> Iterator[s
         yield "screened only"
     if row.figures["overloaded"]:
         yield "overloaded"
-    if row.figures["attainment"] is not None and not sustains(row):
+    if row.figures["attainment"] is not None and not sustains(row.figures):
         yield f"SLO {percent(row.figures['attainment'])}"
     if row.figures["unserved"]:
         yield f"{row.figures['unserved']:,} not served"

@@ -12,27 +12,24 @@ GPU types.
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simulator.build import load_trace
 from simulator.engine_args import expand_args
-from simulator.errors import InputError, did_you_mean
+from simulator.errors import InputError
 from simulator.models import ModelSpec, load_model
 from simulator.resolve import DEFAULT_ACCELERATOR, Resolved
 from simulator.scenario import Parallel, Scenario, ScenarioLike, read_scenario
 from simulator.studies import search_files
-from simulator.studies.pareto import pareto_front
 from simulator.studies.plan_space import (
     POOL,
     Budget,
-    Infeasible,
     Plan,
     dimensions,
     enumerate_plans,
@@ -42,271 +39,22 @@ from simulator.studies.plan_space import (
     refusal,
     with_limits,
 )
-from simulator.studies.points import LATENCIES, STATISTICS, Outcome, Task, evaluate
-from simulator.studies.store import Store, StoreLike, open_store, run_kept
+from simulator.studies.search_result import Row, SearchResult, rank
+from simulator.studies.stages import Evaluation, Progress, in_stages
+from simulator.studies.store import StoreLike, open_store
+from simulator.studies.targets import Target, sustains, target
 from simulator.studies.verdict import MIN_ATTAINMENT
 from simulator.terminal import plural
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from workloads import Trace
 
-SCREEN_ABOVE = 10_000
-"""Requests above which plans are first screened on a prefix, unless the caller says otherwise: a choice."""
-SCREEN_REQUESTS = 2_500
-"""Requests of that prefix: a choice."""
+
 FINALISTS = 6
 """Plans of the screening that are simulated on all requests: a choice."""
-Progress = Callable[[int, int, str], None]
-"""Told how many simulations have ended, of how many, and the last one's plan."""
-
 MOST_REPLICAS = 100_000
 """Replicas of all plans of a search together, a choice: 128 nodes of 8 GPUs have 7,000 for a dense model and 38,000 for
 one with experts. All are simulated, which takes about a second for a thousand with hardly anything to do."""
-
-
-# --------------------------------------------------------------------------------------------------------- target
-
-
-@dataclass(frozen=True)
-class Target:
-    """What the best plan is best at.
-
-    Attributes
-    ----------
-    figure
-        Name among a row's figures.
-    higher
-        Whether more is better.
-    unit
-        Of the figure.
-    must_sustain
-        Whether plans that don't sustain the load come after all that do: they are cheap because they are too small.
-    must_serve
-        Whether plans that leave requests unserved come after all that serve them: their figures are of the others.
-    """
-
-    name: str
-    figure: str
-    higher: bool
-    unit: str
-    must_sustain: bool = False
-    must_serve: bool = False
-
-
-TARGETS: Mapping[str, Target] = {
-    "goodput": Target("goodput", "goodput_requests_per_s", True, "requests/s within the objectives"),
-    "goodput_per_gpu": Target(
-        "goodput_per_gpu", "goodput_per_gpu", True, "requests/s within the objectives per GPU", True
-    ),
-    "goodput_per_price": Target(
-        "goodput_per_price", "goodput_per_price", True, "requests within the objectives per unit of price", True
-    ),
-    "throughput": Target("throughput", "output_tokens_per_s", True, "output tokens/s"),
-    "cost": Target("cost", "cost_per_million_output_tokens", False, "per million output tokens", True, True),
-    "energy": Target("energy", "energy_j_per_output_token", False, "J per output token", True, True),
-    **{
-        f"{metric}_{statistic}": Target(f"{metric}_{statistic}", f"{metric}_s_{statistic}", False, "s", must_serve=True)
-        for metric in LATENCIES
-        for statistic in STATISTICS
-    },
-}
-"""What ``by`` may name."""
-
-
-def target(name: str) -> Target:
-    """Return a target by its name; ``ttft_s_p99`` and ``ttft-p99`` are ``ttft_p99``."""
-    wanted = name.replace("-", "_").replace("_s_", "_")
-    if wanted not in TARGETS:
-        short = [
-            *(each for each in TARGETS if "_" not in each or "_per_" in each),
-            "ttft_p99",
-            "tpot_mean",
-            "itl_p99",
-            "e2e_mean",
-        ]
-        raise InputError(f"unknown target {name!r}{did_you_mean(wanted, short)}")
-    return TARGETS[wanted]
-
-
-# ----------------------------------------------------------------------------------------------------------- rows
-
-
-@dataclass(frozen=True)
-class Row:
-    """A plan that was simulated.
-
-    Attributes
-    ----------
-    figures
-        `figures_of` its run, and those of `per_gpu`; empty where it failed.
-    failure
-        Why it has none.
-    screened_only
-        Whether the figures are of the prefix that plans were screened on.
-    kv_tokens
-        Tokens of KV that one replica holds.
-    """
-
-    plan: Plan
-    figures: Mapping[str, Any]
-    kv_tokens: int
-    failure: str = ""
-    is_defect: bool = False
-    screened_only: bool = False
-
-    def value(self, by: Target) -> float | None:
-        """Return the figure that a target names."""
-        value = self.figures.get(by.figure)
-        return None if value is None else float(value)
-
-
-def per_gpu(figures: Mapping[str, Any], gpus: int, price_per_gpu_hour: float | None) -> dict[str, float | None]:
-    """Return goodput by what it takes: per GPU, and per unit of price (requests; null without a price)."""
-    goodput = figures.get("goodput_requests_per_s")
-    return {
-        "goodput_per_gpu": None if goodput is None else goodput / gpus,
-        "goodput_per_price": goodput * 3600 / (gpus * price_per_gpu_hour)
-        if goodput is not None and price_per_gpu_hour
-        else None,
-    }
-
-
-def rank(rows: Sequence[Row], by: Target) -> list[Row]:
-    """Return the rows, best first; those that failed last.
-
-    Plans simulated on all requests go before those that were only screened. Equal figures: the lower mean end-to-end
-    latency, then fewer GPUs, then fewer ranks, so that the order is always the same.
-    """
-    return sorted(rows, key=lambda row: _key(row, by))
-
-
-def _key(row: Row, by: Target) -> tuple[Any, ...]:
-    value = row.value(by)
-    figures = row.figures
-    latency = figures.get("e2e_s_mean")
-    return (
-        bool(row.failure),
-        row.screened_only,
-        value is None,
-        by.must_serve and bool(figures.get("unserved")),
-        by.must_sustain and not sustains(row),
-        0.0 if value is None else (-value if by.higher else value),
-        math.inf if latency is None else latency,
-        row.plan.gpus,
-        tuple(size for _, size in row.plan.sizes),
-    )
-
-
-def sustains(row: Row) -> bool:
-    """Tell whether a plan sustains the load: within the objectives where there are some, else without overload."""
-    attainment = row.figures.get("attainment")
-    if attainment is not None:
-        return bool(attainment >= MIN_ATTAINMENT)
-    return not row.figures.get("overloaded")
-
-
-# --------------------------------------------------------------------------------------------------------- result
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """What a search found.
-
-    Attributes
-    ----------
-    rows
-        Plans that were simulated, best first.
-    baseline
-        The plan that engines' guides name, simulated like the others; None: it can't run.
-    infeasible
-        Plans that can't run, with the reason.
-    best_scenario
-        The scenario of the best plan with everything decided; None: no plan was simulated to its end.
-    stages
-        What was simulated, in words: one stage, or screening on a prefix and then finalists.
-    notes
-        What to know of the ranking.
-    pareto_by
-        What the front is of that tables mark; empty: none was asked for.
-    interrupted
-        Whether plans are missing because the search was interrupted.
-    took_s
-        Wall time, seconds.
-    """
-
-    model: str
-    budget: Budget
-    by: Target
-    rows: tuple[Row, ...]
-    baseline: Row | None
-    infeasible: tuple[Infeasible, ...]
-    best_scenario: Scenario | None
-    stages: tuple[str, ...]
-    notes: tuple[str, ...]
-    interrupted: bool
-    took_s: float
-    pareto_by: tuple[Target, ...] = ()
-
-    @property
-    def best(self) -> Row | None:
-        """The best plan; None: none was simulated to its end."""
-        first = self.rows[0] if self.rows else None
-        return None if first is None or first.failure or first.value(self.by) is None else first
-
-    @property
-    def gain(self) -> float | None:
-        """How many times as good the best plan is as the baseline, above 1 for better; None where one is missing."""
-        best = None if self.best is None else self.best.value(self.by)
-        base = None if self.baseline is None else self.baseline.value(self.by)
-        if not best or not base:
-            return None
-        return best / base if self.by.higher else base / best
-
-    @property
-    def has_defects(self) -> bool:
-        """Whether a plan failed by a fault of the simulator."""
-        return any(row.is_defect for row in self.rows)
-
-    def pareto(self, *names: str) -> tuple[Row, ...]:
-        """Return the plans that no other beats in everything that is named, best by the search's target first.
-
-        Compared are the plans that ran on all requests, sustain the load, serve every request and have every figure:
-        what a plan that is too small is good at isn't to be had.
-
-        Parameters
-        ----------
-        names
-            Targets as of `search`: ``ttft_p99``, ``throughput``, ``cost``, ``energy`` ...; none: those of the search.
-
-        Raises
-        ------
-        InputError
-            If one is unknown, or fewer than two are named.
-        """
-        targets = tuple(map(target, names)) or self.pareto_by
-        if len(targets) < 2:
-            raise InputError("a Pareto front weighs at least two figures, such as ttft_p99 and cost")
-        points = [(row, [row.value(each) for each in targets]) for row in self.rows if _is_weighed(row)]
-        known = [
-            (row, [value for value in values if value is not None]) for row, values in points if None not in values
-        ]
-        front = pareto_front([values for _, values in known], lower=[not each.higher for each in targets])
-        return tuple(row for (row, _), is_on in zip(known, front, strict=True) if is_on)
-
-    def frame(self) -> pd.DataFrame:
-        """Return a row a plan: those simulated, best first, then those that can't run, with ``kind`` and ``reason``."""
-        import pandas as pd
-
-        return pd.DataFrame(search_files.table(self))
-
-
-def _is_weighed(row: Row) -> bool:
-    return not (row.failure or row.screened_only or row.figures.get("unserved")) and sustains(row)
-
-
-# --------------------------------------------------------------------------------------------------------- search
 
 
 def search(
@@ -354,7 +102,7 @@ def search(
         Whether a plan may leave GPUs idle; None: for ``cost``, ``energy``, and goodput per GPU or price only.
     screen
         Requests of the prefix on which plans are screened; 0: every plan runs on all requests; None: 0, or
-        `SCREEN_REQUESTS` where the trace has more than `SCREEN_ABOVE`.
+        `simulator.studies.stages.SCREEN_REQUESTS` where the trace has more than `SCREEN_ABOVE`.
     finalists
         Plans of the screening that run on all requests; the baseline always does.
     workers, executor
@@ -401,8 +149,8 @@ def search(
     feasible = dict(every)
     if guide is not None:
         feasible.setdefault(*guide)
-    evaluation = _Evaluation(feasible, trace, open_store(store), workers, executor, progress)
-    rows, stages, interrupted = _in_stages(
+    evaluation = Evaluation(feasible, trace, open_store(store), workers, executor, progress)
+    rows, stages, interrupted = in_stages(
         evaluation, None if guide is None else guide[0], wanted, len(loaded), screen, finalists
     )
     ranked = rank([row for row in rows if row.plan in dict(every)], wanted)
@@ -524,86 +272,6 @@ def _baseline(base: Scenario, model: ModelSpec, budget: Budget, trace: Trace) ->
     return None if found is None else (found, dict(feasible)[found])
 
 
-# --------------------------------------------------------------------------------------------------------- stages
-
-
-@dataclass
-class _Evaluation:
-    """Simulates plans, and remembers how many."""
-
-    feasible: Mapping[Plan, Resolved]
-    trace: Trace | None
-    store: Store | None
-    workers: int | None
-    executor: Executor | None
-    progress: Progress
-    done: int = 0
-    total: int = 0
-
-    def rows(self, plans: Sequence[Plan], limit: int | None) -> tuple[list[Row], bool]:
-        """Simulate plans on the first requests, or on all; return rows in the plans' order, and whether Ctrl-C came."""
-        tasks = [Task(_mapping(self.feasible[plan], limit), self.trace) for plan in plans]
-        outcomes: dict[int, Outcome] = {}
-        interrupted = False
-        try:
-            for place, done in run_kept(tasks, self.store, work=evaluate, workers=self.workers, executor=self.executor):
-                outcomes[place] = done.outcome
-                self.done += 1
-                self.progress(self.done, self.total, plans[place].text)
-        except KeyboardInterrupt:
-            interrupted = True
-        rows = []
-        for place, outcome in sorted(outcomes.items()):
-            plan = plans[place]
-            pool = self.feasible[plan].pools[0]
-            figures = outcome.figures
-            if figures:
-                figures = {**figures, **per_gpu(figures, plan.gpus, pool.pool.price_per_gpu_hour)}
-            rows.append(
-                Row(
-                    plan,
-                    figures,
-                    pool.memory.kv_tokens,
-                    outcome.failure,
-                    outcome.is_defect,
-                    screened_only=limit is not None,
-                )
-            )
-        return rows, interrupted
-
-
-def _mapping(resolved: Resolved, limit: int | None) -> dict[str, Any]:
-    data = resolved.scenario.to_mapping(everything=True)
-    if limit is not None:
-        data["workload"]["limit"] = limit
-    return data
-
-
-def _in_stages(
-    evaluation: _Evaluation, guide: Plan | None, by: Target, requests: int, screen: int | None, finalists: int
-) -> tuple[list[Row], list[str], bool]:
-    """Simulate all plans on all requests, or on a prefix and the best of them on all."""
-    plans = list(evaluation.feasible)
-    prefix = (SCREEN_REQUESTS if requests > SCREEN_ABOVE else 0) if screen is None else screen
-    kept = finalists + (guide is not None)
-    if not prefix or prefix >= requests or len(plans) <= kept:
-        evaluation.total = len(plans)
-        rows, interrupted = evaluation.rows(plans, None)
-        return rows, [f"{len(rows)} of {len(plans)} plans on all {requests:,} requests"], interrupted
-    evaluation.total = len(plans) + kept
-    screened, interrupted = evaluation.rows(plans, prefix)
-    stages = [f"screening: {len(screened)} of {len(plans)} plans on the first {prefix:,} of {requests:,} requests"]
-    if interrupted:
-        return screened, stages, True
-    best = [row.plan for row in rank(screened, by) if not row.failure][:finalists]
-    finals = [plan for plan in plans if plan in best or plan == guide]
-    evaluation.total = len(plans) + len(finals)
-    final, interrupted = evaluation.rows(finals, None)
-    stages.append(f"final: {len(final)} of {len(finals)} plans on all {requests:,} requests")
-    done = {row.plan for row in final}
-    return [*final, *(row for row in screened if row.plan not in done)], stages, interrupted
-
-
 def _notes(ranked: Sequence[Row], by: Target) -> list[str]:
     """Return what to know of a ranking."""
     told = [row for row in ranked if not row.failure]
@@ -620,7 +288,7 @@ def _notes(ranked: Sequence[Row], by: Target) -> list[str]:
             "no plan was overloaded: each served what arrived, and throughput tells them apart by the tail of the run "
             "only; scale the load up (--rate-scale), use a closed loop (--clients), or search by goodput or a latency"
         )
-    if by.must_sustain and told and not any(sustains(row) for row in told):
+    if by.must_sustain and told and not any(sustains(row.figures) for row in told):
         notes.append(
             "no plan sustains the load"
             + (
@@ -646,15 +314,4 @@ def _no_figure(by: Target, rows: Sequence[Row]) -> str:
     )
 
 
-__all__ = [
-    "TARGETS",
-    "Row",
-    "SearchResult",
-    "Target",
-    "budget_of",
-    "per_gpu",
-    "rank",
-    "search",
-    "sustains",
-    "target",
-]
+__all__ = ["FINALISTS", "budget_of", "search"]

@@ -11,7 +11,7 @@ from simulator.studies.plan_space import POOL, Plan, count_by_kind, dimensions
 from simulator.write import REPORT
 
 if TYPE_CHECKING:
-    from simulator.studies.search import Row, SearchResult
+    from simulator.studies.search_result import Row, SearchResult
 
 SCHEMA_VERSION = 1
 PLANS = "plans.csv"

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,9 +30,8 @@ from simulator.studies.design_files import read_sweep
 from simulator.studies.intervals import intervals
 from simulator.studies.points import Outcome, Task
 from simulator.studies.replications import list_seeds
-from simulator.studies.search import Target, target
 from simulator.studies.store import Done, Store, StoreLike, open_store, run_kept
-from simulator.studies.verdict import MIN_ATTAINMENT
+from simulator.studies.targets import Target, order, target
 from simulator.studies.workers import ExecutorLostError
 from simulator.write import plain
 
@@ -141,32 +141,30 @@ class SweepResult:
         As in a search: points whose runs failed come last, before them those that leave requests unserved or don't
         sustain the load, where the figure flatters them.
         """
-        if self.by is None:
+        by = self.by
+        if by is None:
             return list(self.points)
         means = {point.name: self.mean_figures(point) for point in self.points}
-        return sorted(self.points, key=lambda point: _key(means[point.name], self.by))
+        return sorted(self.points, key=lambda point: order(means[point.name], by))
+
+    def runs_of(self, point: Point) -> tuple[Run, ...]:
+        """Return the runs of a point, a seed each."""
+        return self._by_point[point.name]
+
+    @cached_property
+    def _by_point(self) -> dict[str, tuple[Run, ...]]:
+        count = len(self.seeds)
+        return {each.name: self.runs[place * count : (place + 1) * count] for place, each in enumerate(self.points)}
 
     def mean_figures(self, point: Point) -> dict[str, float | None]:
         """Return the mean of each figure over the runs of a point that have it."""
-        runs = [run.figures for run in self.runs if run.point == point and run.figures]
+        runs = [run.figures for run in self.runs_of(point) if run.figures]
         return {name: _mean([each[name] for each in runs]) for name in (runs[0] if runs else ())}
 
 
 def _mean(values: Sequence[Any]) -> float | None:
     found = [float(value) for value in values if value is not None]
     return math.fsum(found) / len(found) if found else None
-
-
-def _key(means: Mapping[str, float | None], by: Target | None) -> tuple[Any, ...]:
-    assert by is not None
-    value, attainment = means.get(by.figure), means.get("attainment")
-    sustains = not means.get("overloaded") if attainment is None else attainment >= MIN_ATTAINMENT
-    return (
-        value is None,
-        by.must_serve and bool(means.get("unserved")),
-        by.must_sustain and not sustains,
-        0.0 if value is None else (-value if by.higher else value),
-    )
 
 
 # ---------------------------------------------------------------------------------------------------------- sweep
@@ -277,7 +275,7 @@ def run_sweep(
     Parameters
     ----------
     by
-        What points are ranked by: `simulator.studies.search.TARGETS`.
+        What points are ranked by: `simulator.studies.targets.TARGETS`.
 
     Returns
     -------

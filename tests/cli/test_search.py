@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from simulator.studies import search as module
+from simulator.studies import stages as module
 from simulator.studies.points import Outcome, Task
 from tests.cli.conftest import Cli, one_line
 

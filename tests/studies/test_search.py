@@ -14,10 +14,11 @@ import pytest
 import simulator
 from simulator import Scenario, run, search
 from simulator.errors import InputError
-from simulator.studies import search as module
+from simulator.studies import stages as module
 from simulator.studies.plan_space import Plan
 from simulator.studies.points import Outcome, Task, figures_of
-from simulator.studies.search import TARGETS, Row, rank, target
+from simulator.studies.search_result import Row, rank
+from simulator.studies.targets import TARGETS, target
 from workloads import Trace, generate
 
 

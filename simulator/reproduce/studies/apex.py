@@ -11,7 +11,7 @@ from simulator.reproduce.study import Options, PaperFigure, Row, Study
 
 if TYPE_CHECKING:
     from simulator.studies.plan_space import Plan
-    from simulator.studies.search import SearchResult
+    from simulator.studies.search_result import SearchResult
 
 LENGTHS = {
     "summarization": ("lognormal:median=6000,sigma=0.6,max=16000", "lognormal:median=180,sigma=0.4,max=1024"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from simulator.cli.run_command import register_with, scenario_of
-from simulator.cli.several import counting
+from simulator.cli.several import RUNNING, counting, store_of, writing
 from simulator.errors import InputError
 
 if TYPE_CHECKING:
@@ -88,18 +88,8 @@ _OPTIONS: tuple[tuple[str, Any, Any, Any], ...] = (
     ("max_gpus", int | None, typer.Option("--max-gpus", help="GPUs of a replica at most (default: 8)."), None),
     ("seeds", int | None, typer.Option("--seeds", help="Replications that the plan must do on (default: 3)."), None),
     ("no_what_ifs", bool, typer.Option("--no-what-ifs", help="The plan and its proof alone."), False),
-    ("store", str | None, typer.Option("--store", metavar="DIR", help="Where runs are kept, to go on from."), None),
-    ("no_store", bool, typer.Option("--no-store", help="Keep no runs, and take none that are kept."), False),
-    ("workers", int | None, typer.Option("--workers", help="Processes (default: one a processor)."), None),
-    (
-        "out",
-        str | None,
-        typer.Option("--out", metavar="DIR", help="Write plan.json, tables, fleet.yaml there."),
-        None,
-    ),
-    ("overwrite", bool, typer.Option("--overwrite", help="Replace an earlier plan in DIR."), False),
-    ("quiet", bool, typer.Option("--quiet", "-q", help="Print nothing but errors."), False),
-    ("no_progress", bool, typer.Option("--no-progress", help="No progress bar (without a terminal: lines)."), False),
+    *RUNNING,
+    *writing("plan", "plan.json, tables and fleet.yaml"),
 )
 
 
@@ -109,11 +99,8 @@ def _plan(ctx: Any, trace: str | None, values: dict[str, Any]) -> None:
         raise InputError("which requests? name a trace, as in: simulate plan trace.csv (or bundled:NAME)")
     from simulator.planning.planner import plan
     from simulator.planning.request import arguments_of
-    from simulator.studies.store import default_store
 
-    if values["store"] is not None and values["no_store"]:
-        raise InputError("give --store or --no-store, not both")
-
+    store = store_of(values)
     given = arguments_of(
         values["request"],
         objectives={
@@ -130,7 +117,6 @@ def _plan(ctx: Any, trace: str | None, values: dict[str, Any]) -> None:
         max_gpus=values["max_gpus"],
         seeds=values["seeds"],
     )
-    store = None if values["no_store"] else values["store"] or default_store()
     try:
         with counting(not values["quiet"] and not values["no_progress"]) as progress:
             result = plan(
@@ -144,7 +130,7 @@ def _plan(ctx: Any, trace: str | None, values: dict[str, Any]) -> None:
                 progress=progress,
             )
     except KeyboardInterrupt:
-        kept = "" if store is None else "; what was simulated is kept, and the same command goes on from there"
+        kept = "" if store is False else "; what was simulated is kept, and the same command goes on from there"
         typer.echo(f"interrupted: no plan yet{kept}", err=True)
         raise typer.Exit(130) from None
     if not values["quiet"]:

@@ -257,7 +257,7 @@ def headline(result: SweepResult) -> str:
 
 
 def _values(result: SweepResult, point: Point, figure: str) -> list[float | None]:
-    return [run.figures.get(figure) for run in result.runs if run.point == point]
+    return [run.figures.get(figure) for run in result.runs_of(point)]
 
 
 _COLUMNS: tuple[tuple[str, str, float], ...] = (
@@ -323,7 +323,7 @@ def _remarks(result: SweepResult, point: Point) -> Iterator[str]:
     from simulator.studies.verdict import MIN_ATTAINMENT
     from simulator.terminal import number, percent
 
-    runs = [run for run in result.runs if run.point == point]
+    runs = result.runs_of(point)
     failed = [run for run in runs if run.done is not None and run.failure]
     missing = sum(run.done is None for run in runs)
     if failed:

@@ -36,10 +36,10 @@ from simulator.planning.programme import Counts, cheapest
 from simulator.planning.proving import NUM_SEEDS, Prover, Run
 from simulator.planning.what_ifs import Situation, WhatIf
 from simulator.planning.what_ifs import what_ifs as answer_all
-from simulator.scenario import Scenario
+from simulator.scenario import Scenario, ScenarioLike, read_scenario
 from simulator.studies.plan_space import Infeasible
 from simulator.studies.replications import replications
-from simulator.studies.store import Store
+from simulator.studies.store import Store, StoreLike, open_store
 
 if TYPE_CHECKING:
     from workloads import Trace
@@ -145,7 +145,7 @@ class PlanResult:
 
 
 def plan(
-    scenario: Scenario | Mapping[str, Any] | str | PathLike[str],
+    scenario: ScenarioLike,
     *,
     objectives: Mapping[str, Any],
     gpus: Sequence[str] | Mapping[str, Mapping[str, Any] | None],
@@ -158,7 +158,7 @@ def plan(
     tune: bool = True,
     disaggregate: bool = True,
     what_ifs: bool = True,
-    store: Store | str | PathLike[str] | None = None,
+    store: StoreLike = True,
     out: str | PathLike[str] | None = None,
     overwrite: bool = False,
     workers: int | None = None,
@@ -193,7 +193,7 @@ def plan(
     what_ifs
         Whether what else might be asked is answered too (`simulator.planning.what_ifs`).
     store
-        Where runs are kept, so that a plan that was killed goes on where it was; None: nowhere.
+        Where results, verdicts and capacities are kept, as `simulator.studies.store.open_store`.
     out
         Directory for what `simulator.planning.files` writes; None: nothing is written.
     overwrite
@@ -214,7 +214,7 @@ def plan(
     """
     clock = _Clock()
     place = None if out is None else files.check_dir(Path(out), overwrite=overwrite)
-    kept_in = store if store is None or isinstance(store, Store) else Store(store)
+    kept_in = open_store(store)
     wanted = objectives_of(objectives)
     if not wanted:
         raise InputError("a plan needs objectives: give one, such as --ttft-p99 2 (seconds)")
@@ -319,12 +319,9 @@ def plan(
 # ---------------------------------------------------------------------------------------------------------- input
 
 
-def _base(given: Scenario | Mapping[str, Any] | str | PathLike[str], objectives: Sequence[Objective]) -> Scenario:
+def _base(given: ScenarioLike, objectives: Sequence[Objective]) -> Scenario:
     """Return the scenario with the objectives of the plan, checked for what a plan can't take."""
-    if isinstance(given, Scenario):
-        base = given
-    else:
-        base = Scenario.from_yaml(Path(given)) if isinstance(given, str | PathLike) else Scenario.from_mapping(given)
+    base = read_scenario(given)
     pools = base.cluster.pools
     if len(pools) != 1:
         raise InputError(f"a plan makes the pools itself: leave one in cluster.pools, which has {len(pools)}")

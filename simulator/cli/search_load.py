@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,9 @@ import typer
 from simulator.cli.several import console_of_study, labelled, now_and_then, seeds_of, store_of
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
     from simulator.scenario import Scenario
     from simulator.studies.highest_load import HighestLoad
 
@@ -78,18 +81,32 @@ def _print(found: HighestLoad, out: str | None) -> None:
     console.print(labelled(lines))
 
 
-def _print_probes(found: HighestLoad, console: Any) -> None:
+_COLUMNS: tuple[tuple[str, str, float], ...] = (
+    ("goodput/s", "goodput_requests_per_s", 1.0),
+    ("TTFT p99 (s)", "ttft_s_p99", 1.0),
+    ("TPOT p99 (ms)", "tpot_s_p99", 1e3),
+    ("E2E p99 (s)", "e2e_s_p99", 1.0),
+)
+"""Label, figure and scale, what people look at first in front; those that don't fit are left out from the end."""
+
+
+def _print_probes(found: HighestLoad, console: Console) -> None:
+    columns = list(_COLUMNS)
+    while True:
+        table = _table(found, columns)
+        needed = console.measure(table, options=console.options.update(width=10_000)).maximum
+        if needed <= console.width or not columns:
+            break
+        columns.pop()
+    console.print(table)
+
+
+def _table(found: HighestLoad, columns: Sequence[tuple[str, str, float]]) -> Table:
     from rich.table import Table
 
     from simulator.terminal import number, percent
 
     closed = found.key.endswith("clients")
-    columns: list[tuple[str, str, float]] = [
-        ("goodput/s", "goodput_requests_per_s", 1.0),
-        ("TTFT p99 (s)", "ttft_s_p99", 1.0),
-        ("TPOT p99 (ms)", "tpot_s_p99", 1e3),
-        ("E2E p99 (s)", "e2e_s_p99", 1.0),
-    ]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("clients" if closed else "rate x", justify="right", no_wrap=True)
     if not closed:
@@ -115,4 +132,4 @@ def _print_probes(found: HighestLoad, console: Any) -> None:
             f"{probe.runs}, {probe.given_up} given up" if probe.given_up else str(probe.runs),
             *("-" if (value := probe.figures[name]) is None else number(value * by) for _, name, by in columns),
         )
-    console.print(table)
+    return table

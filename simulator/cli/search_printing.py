@@ -110,7 +110,7 @@ def _print_plans(result: SearchResult, console: Console, show_all: bool) -> None
     while True:
         table = _table(result, shown, columns, front)
         needed = console.measure(table, options=console.options.update(width=10_000)).maximum
-        if needed <= console.width or len(columns) <= len(set(asked)):
+        if needed <= console.width or len(columns) == 1:
             break
         columns.pop()
     console.print(table)
@@ -130,7 +130,9 @@ def _table(
     table.add_column("plan", no_wrap=True)
     table.add_column("GPUs", justify="right", no_wrap=True)
     for key in limits:
-        table.add_column(key.rpartition(".")[2].replace("_", " "), justify="right", max_width=_LIMIT_WIDTH)
+        widest = max(len(str(dict(row.plan.limits).get(key, "-"))) for row in shown)
+        heading = key.rpartition(".")[2].replace("_", " ")
+        table.add_column(heading, justify="right", min_width=widest, max_width=max(widest, _LIMIT_WIDTH))
     for label, figure, _ in columns:
         table.add_column(label + ("*" if figure == result.by.figure else ""), justify="right", no_wrap=True)
     table.add_column("remark", overflow="fold", min_width=_REMARK_WIDTH)

@@ -136,3 +136,13 @@ def test_limits_are_refused_without_values(cli: Cli) -> None:
     assert one_line(cli("search", "trace.csv", *NODE, "--vary", "max_num_seqs")).startswith(
         "--vary max_num_seqs: write"
     )
+
+
+def test_a_narrow_terminal_leaves_figures_out_and_cuts_none_off(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rich.console.Console.width", 80)
+    asked = ("--only", "tp=1,4", "--vary", "max_num_seqs=2,64", "--pareto", "ttft_p99,throughput,energy")
+    plans = cli("search", "trace.csv", *NODE, "--ttft", "1", "--by", "goodput", *asked)
+    assert plans.code == 0 and "goodput/s*" in plans.out and "…" not in plans.out
+    assert "heuristic" in plans.out and "Pareto" in plans.out
+    loads = cli("search", "trace.csv", "--by", "load", "--ttft", "2", "--attain", "0.5")
+    assert loads.code == 0 and "within (95 % interval)" in loads.out and "…" not in loads.out

@@ -95,7 +95,8 @@ def document(directory: Path) -> Document:
 
 def _rows(path: Path) -> list[dict[str, str]]:
     try:
-        return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+        with path.open(encoding="utf-8", newline="") as file:  # names of points may have line breaks
+            return list(csv.DictReader(file))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
 

@@ -12,7 +12,7 @@ trace shows: every load that was tried is in the result.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -22,26 +22,18 @@ from typing import TYPE_CHECKING, Any
 from simulator.build import load_trace
 from simulator.errors import InputError
 from simulator.resolve import resolve
-from simulator.scenario import Resample, Scenario, ScenarioLike, read_scenario
+from simulator.scenario import Scenario, ScenarioLike, read_scenario
 from simulator.studies import load_files
 from simulator.studies.bracketing import (
-    Answer,
     Bracket,
-    Estimate,
-    Replication,
     bracket_of,
-    estimate,
     find_bracket,
     requests_needed,
 )
-from simulator.studies.intervals import interval
-from simulator.studies.judging import run_judged
-from simulator.studies.no_load import infeasible_at_no_load
-from simulator.studies.points import Task
-from simulator.studies.replications import Replications, list_seeds, replications
-from simulator.studies.store import Store, StoreLike, open_store
-from simulator.studies.verdict import MIN_ATTAINMENT, Demand, Judged
-from simulator.terminal import number, plural
+from simulator.studies.load_study import FIRST_SEEDS, LoadStudy, Probe, Progress
+from simulator.studies.replications import list_seeds, replications
+from simulator.studies.store import StoreLike, open_store
+from simulator.studies.verdict import MIN_ATTAINMENT
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,72 +42,11 @@ if TYPE_CHECKING:
 
 TOLERANCE = 0.05
 """Width of the bracket at which the search ends, as a share of the load: a choice."""
-FIRST_SEEDS = 3
-"""Replications of a load before its interval is looked at: with two, Student's is 13 standard errors wide."""
-MORE_SEEDS = 2
-"""Replications that are added while the interval contains the threshold: a choice."""
 MOST_SEEDS = 9
 """Replications of a load at most, unless the caller says otherwise: a choice."""
-MOST_HALVINGS = 16
-"""How often the load is halved at most: a choice."""
-BURST_S = 0.1
-"""Time within which all requests arrive at the highest load that is tried: hardly longer than a few steps, a choice."""
 SHORT_S = 60.0
 """Time of arrivals at the load that was found below which a note says that it is a burst: a choice, some times what an
 answer takes."""
-
-Progress = Callable[[int, str], None]
-"""Told how many simulations have ended, and of which load the last one was."""
-
-FIGURES = ("goodput_requests_per_s", "output_tokens_per_s", "ttft_s_p99", "tpot_s_p99", "itl_s_p99", "e2e_s_p99")
-"""Figures of a load that are shown: means over replications."""
-
-
-@dataclass(frozen=True)
-class Probe:
-    """A load that was tried.
-
-    Attributes
-    ----------
-    load
-        ``workload.rate_scale``, or clients.
-    offered_requests_per_s
-        Arrivals; None for a closed loop.
-    runs, given_up
-        Replications, and how many of them were given up.
-    estimate
-        The share of requests within the objectives, and whether that sustains the load.
-    seeds
-        Of the replications.
-    resample
-        ``workload.resample`` of the runs; None: none.
-    figures
-        `FIGURES` by name; null where a run was given up, as the others are the better ones, or has none.
-    overloaded
-        Whether the queue kept growing in most of the whole runs.
-    """
-
-    load: float
-    offered_requests_per_s: float | None
-    runs: int
-    given_up: int
-    estimate: Estimate
-    figures: Mapping[str, float | None]
-    overloaded: bool
-    seeds: tuple[int, ...]
-    resample: Mapping[str, float] | None
-
-    @property
-    def answer(self) -> Answer:
-        """Whether the load is sustained."""
-        return self.estimate.answer
-
-    @property
-    def text(self) -> str:
-        """The load in words."""
-        if self.offered_requests_per_s is None:
-            return f"a load of {plural(int(self.load), 'client')}"
-        return f"{number(self.offered_requests_per_s)} requests/s (--rate-scale {self.load:.4g})"
 
 
 @dataclass(frozen=True)
@@ -262,8 +193,9 @@ def highest_load(
     requests = load_trace(base, trace)
     _check_requests(base, requests)
     again = replications(base, requests, wanted=resample)
-    study = _Study(base, requests, again, numbers, attain, open_store(store), workers, executor, progress)
-    study.given = trace
+    study = LoadStudy(
+        base, requests, trace, again.resample, numbers, attain, open_store(store), workers, executor, progress
+    )
     interrupted = False
     try:
         bracket = find_bracket(
@@ -280,7 +212,7 @@ def highest_load(
     probes = tuple(study.probes[load] for load in sorted(study.probes))
     best = None
     if bracket.sustained is not None:
-        best = resolve(study.scenario(bracket.sustained, base.seed, again=None)).scenario
+        best = resolve(study.scenario(bracket.sustained, base.seed, again=base.workload.resample)).scenario
     found = HighestLoad(
         model=resolved.model.name,
         key=study.key,
@@ -338,126 +270,7 @@ def _check_requests(base: Scenario, requests: Trace) -> None:
         )
 
 
-# ---------------------------------------------------------------------------------------------------------- probes
-
-
-class _Study:
-    """Asks about loads, one after another, and remembers what came of each."""
-
-    def __init__(
-        self,
-        base: Scenario,
-        requests: Trace,
-        again: Replications,
-        seeds: Sequence[int],
-        attain: float,
-        store: Store | None,
-        workers: int | None,
-        executor: Executor | None,
-        progress: Progress,
-    ) -> None:
-        loop = base.workload.loop
-        self.base = base
-        self.given: Trace | None = None
-        self.is_closed = loop.kind == "closed"
-        self.key = "workload.loop.clients" if self.is_closed else "workload.rate_scale"
-        self.start: float = (loop.clients or 1) if self.is_closed else base.workload.rate_scale
-        self.least = 1 if self.is_closed else self.start / 2**MOST_HALVINGS
-        self.probes: dict[float, Probe] = {}
-        self.demand = Demand(base.objectives, attain)
-        # Replications that miss twice what is allowed say no more when they are whole.
-        self._hopeless = Demand(base.objectives, max(1 - 2 * (1 - attain), attain / 2))
-        self._requests = requests
-        self._again = again.resample
-        self._seeds = seeds
-        self._store, self._workers, self._executor, self._progress = store, workers, executor, progress
-        self._done = 0
-        arrivals = requests.arrival_s
-        self._span_s = float(arrivals[-1] - arrivals[0]) if len(requests) else 0.0
-        # More clients than requests change nothing.
-        most = len(requests) if self.is_closed else self.start * self._span_s / BURST_S
-        self.most = max(self.start, most)
-
-    def scenario(self, load: float, seed: int, again: Resample | None) -> Scenario:
-        """Return the scenario of a load: at every load a seed draws the same blocks of requests."""
-        changes: dict[str, Any] = {self.key: int(load) if self.is_closed else load, "seed": seed}
-        if again is not None:
-            changes["workload.resample"] = self._drawn(load, again)
-        return self.base.updated(changes)
-
-    def _drawn(self, load: float, again: Resample) -> dict[str, float]:
-        faster = 1.0 if self.is_closed else load / self.start
-        return {"block_s": again.block_s / faster, "within_s": again.within_s / faster}
-
-    def span_s(self, load: float) -> float | None:
-        """Return the time between the first and the last arrival; None for a closed loop."""
-        return None if self.is_closed else self._span_s * self.start / load
-
-    def ask(self, load: float) -> Answer:
-        """Say whether a load is sustained, with as many replications as that takes."""
-        seen: list[Judged] = []
-        while True:
-            wanted = min(len(self._seeds), len(seen) + MORE_SEEDS if seen else FIRST_SEEDS)
-            seen += self._runs(load, self._seeds[len(seen) : wanted])
-            probe = self.probes[load] = self._probe(load, seen)
-            if probe.answer != "undecided" or len(seen) == len(self._seeds):
-                break
-        if probe.answer != "sustained" and not any(each.answer == "sustained" for each in self.probes.values()):
-            self._check_feasible()
-        return probe.answer
-
-    def _runs(self, load: float, seeds: Sequence[int]) -> list[Judged]:
-        tasks = [Task(self.scenario(load, seed, self._again).to_mapping(everything=True), self.given) for seed in seeds]
-        found: dict[int, Judged] = {}
-        for place, judged in run_judged(
-            tasks, [self._hopeless], self._store, workers=self._workers, executor=self._executor
-        ):
-            found[place] = judged
-            self._done += 1
-            self._progress(self._done, f"{'clients' if self.is_closed else 'rate x'} {load:.4g}")
-        for place, judged in sorted(found.items()):
-            if judged.outcome.failure:
-                text = f"the run at {self.key}={load:g}, seed {seeds[place]}, failed: {judged.outcome.failure}"
-                raise RuntimeError(text) if judged.outcome.is_defect else InputError(text)
-        return [judged for _, judged in sorted(found.items())]
-
-    def _probe(self, load: float, seen: Sequence[Judged]) -> Probe:
-        shares = []
-        for judged in seen:
-            assert judged.verdict is not None
-            (tally,) = judged.verdict.tallies
-            if tally.attainment is None:
-                raise InputError("no request of a class with objectives arrives in the window: nothing can be missed")
-            shares.append(Replication(tally.attainment, tally.of, judged.verdict.is_whole))
-        whole = [judged.outcome.figures for judged in seen if judged.verdict and judged.verdict.is_whole]
-        span = self.span_s(load)
-        return Probe(
-            load=load,
-            offered_requests_per_s=(len(self._requests) - 1) / span if span else None,
-            runs=len(seen),
-            given_up=len(seen) - len(whole),
-            estimate=estimate(shares, self.demand.share),
-            figures={
-                name: interval(each[name] for each in whole).mean if len(whole) == len(seen) else None
-                for name in FIGURES
-            },
-            overloaded=2 * sum(bool(each["overloaded"]) for each in whole) > len(whole),
-            seeds=tuple(self._seeds[: len(seen)]),
-            resample=None if self._again is None else self._drawn(load, self._again),
-        )
-
-    def _check_feasible(self) -> None:
-        """Refuse objectives that can't be met with one request at a time, once, before lower loads are tried."""
-        if not self._checked:
-            self._checked = True
-            said = infeasible_at_no_load(self.base, self.given, len(self._requests), self.demand.share)
-            if said:
-                raise InputError(said)
-
-    _checked = False
-
-
-def _notes(found: HighestLoad, study: _Study, requests: int) -> Iterator[str]:
+def _notes(found: HighestLoad, study: LoadStudy, requests: int) -> Iterator[str]:
     """Yield what to know of an answer."""
     sustained, missed = found.sustained, found.missed
     if found.interrupted:
@@ -481,7 +294,7 @@ def _notes(found: HighestLoad, study: _Study, requests: int) -> Iterator[str]:
     if found.bracket.undecided:
         told = ", ".join(f"{load:.4g}" for load in found.bracket.undecided)
         probes = [study.probes[load] for load in found.bracket.undecided]
-        text = f"with {len(study._seeds)} replications the noise leaves open whether {found.key} {told} is sustained"
+        text = f"with {len(study.seeds)} replications the noise leaves open whether {found.key} {told} is sustained"
         needed = requests_needed(found.share)
         if any(each.runs * requests < needed for each in probes):
             text += f"; to show a share of {found.share:g} takes {needed:,} requests over all replications at least"

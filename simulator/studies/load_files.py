@@ -11,7 +11,8 @@ from simulator.studies.directories import csv_text, json_text, write_all
 from simulator.write import REPORT
 
 if TYPE_CHECKING:
-    from simulator.studies.highest_load import HighestLoad, Probe
+    from simulator.studies.highest_load import HighestLoad
+    from simulator.studies.load_study import Probe
 
 SCHEMA_VERSION = 1
 LOADS = "loads.csv"

@@ -335,9 +335,9 @@ def _price_at(fleet: Fleet, prices: Mapping[str, float]) -> float:
 def _schedule(given: Situation) -> WhatIf:
     """Return what a schedule saves over the fixed fleet: in each window the fewest of the plan's own replicas."""
     arrivals = given.trace.arrival_s
-    span = float(arrivals[-1]) if len(arrivals) else 0.0
-    length = _HOUR_S if span > 2 * _HOUR_S else max(span / 6, 1e-3)
-    windows = max(1, math.ceil(span / length - 1e-9))
+    span_s = float(arrivals[-1]) if len(arrivals) else 0.0
+    length = _HOUR_S if span_s > 2 * _HOUR_S else max(span_s / 6, 1e-3)
+    windows = max(1, math.ceil(span_s / length - 1e-9))
     number = np.histogram(arrivals, np.linspace(0.0, windows * length, windows + 1))[0]
     busiest = max(1, int(number.max()))
     by_part = [
@@ -347,14 +347,14 @@ def _schedule(given: Situation) -> WhatIf:
     sizes = [sum(sizes[place] for _, sizes in by_part) for place in range(windows)]
     mean = sum(sizes) / windows
     price = sum(each.price * sum(sizes) / windows for each, sizes in by_part)
-    window = "hour" if length == _HOUR_S else f"{length / 60:,.1f} minutes"
+    window = "hour" if length == _HOUR_S else span(length)
     listed = ", ".join(map(str, sizes[:24])) + (" ..." if len(sizes) > 24 else "")
     text = (
         f"{listed} replicas, {mean:,.2f} on average against {given.plan.replicas}: ${price:,.2f} an hour "
         f"({price / given.plan.price - 1:+.0%})"
     )
     change = (
-        f"replicas by the {window} in proportion to the requests that arrive then, the plan's number in the busiest; "
+        f"replicas every {window} in proportion to the requests that arrive then, the plan's number in the busiest; "
         "starting and ending take no time"
     )
     return WhatIf("schedule", change, None, None, FROM_CAPACITIES, text, price)

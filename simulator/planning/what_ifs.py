@@ -18,6 +18,7 @@ from simulator.planning.fleets import PRICE_GRAIN, Fleet, counts_of, fleet_of
 from simulator.planning.programme import Counts, cheapest
 from simulator.planning.proving import Prover
 from simulator.scenario import Scenario
+from simulator.terminal import span
 
 if TYPE_CHECKING:
     from simulator.planning.choices import Choice

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from simulator.figures.labels import scaled, shortened, wrapped
 from simulator.figures.style import SERIES, SOFT, axes_of, context, figure_of, line_style, marker_style
 from simulator.figures.tables import checked
+from simulator.studies.pareto import pareto_front as front_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,19 +34,10 @@ def pareto_front(
     lower_x, lower_y
         Whether less is better.
     """
-    first = np.asarray(x, dtype=np.float64) * (1 if lower_x else -1)
-    second = np.asarray(y, dtype=np.float64) * (1 if lower_y else -1)
-    known = np.isfinite(first) & np.isfinite(second)
-    front = np.zeros(len(first), dtype=bool)
-    order = np.lexsort((second, first))
-    order = order[known[order]]
-    best, of_best = np.inf, np.inf  # the least y so far, and the x at which it was met
-    for place in order.tolist():
-        if second[place] < best:
-            best, of_best = float(second[place]), float(first[place])
-            front[place] = True
-        elif second[place] == best and first[place] == of_best:  # a double of a point of the front
-            front[place] = True
+    points = np.column_stack([np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)])
+    known = np.isfinite(points).all(axis=1)
+    front = np.zeros(len(points), dtype=bool)
+    front[known] = front_of(points[known].tolist(), lower=[lower_x, lower_y])
     return front
 
 

@@ -30,6 +30,32 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
+def read_study(path: Path, study: str, version: int, again: str) -> dict[str, Any]:
+    """Return what a study's own file holds.
+
+    Parameters
+    ----------
+    study
+        What it is of, in words.
+    version
+        Its ``schema_version`` that this program reads.
+    again
+        What to do with another, as an order.
+
+    Raises
+    ------
+    InputError
+        As `read_json`, or if it is of another version.
+    """
+    found = read_json(path)
+    if found.get("schema_version") != version:
+        raise InputError(
+            f"cannot read the {study} in {path.parent}: its schema_version is {found.get('schema_version')}, this "
+            f"version reads {version}; {again}"
+        )
+    return found
+
+
 def assumptions(notes: Sequence[str], *, none: str = "None was noted beyond the scenario below.") -> Section:
     """Return what was substituted, dropped or isn't modelled."""
     return Section("Assumptions and what isn't modelled", [Bullets(notes) if notes else Text(none)])

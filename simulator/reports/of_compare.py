@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from simulator import figures
-from simulator.errors import InputError
 from simulator.figures.labels import shortened
 from simulator.reports import common, known
 from simulator.reports.document import Block, Bullets, Cell, Document, Facts, Plot, Section, Table, Text
@@ -38,12 +37,7 @@ def document(directory: Path) -> Document:
     InputError
         If this version doesn't read it.
     """
-    study = common.read_json(directory / "compare.json")
-    if study.get("schema_version") != SCHEMA_VERSION:
-        raise InputError(
-            f"cannot read the comparison in {directory}: its schema_version is {study.get('schema_version')}, this "
-            f"version reads {SCHEMA_VERSION}; compare again"
-        )
+    study = common.read_study(directory / "compare.json", "comparison", SCHEMA_VERSION, "compare again")
     names = [side["name"] for side in study["sides"]]
     baseline = next((side for side in study["sides"] if side["name"] == study["baseline"]), study["sides"][0])
     sources = dict.fromkeys(source for side in study["sides"] for source in side["cost_sources"])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from simulator import figures
 from simulator.reports import common, known
 from simulator.reports.document import Block, Cell, Code, Document, Plot, Section, Table, Text
+from simulator.studies.load_files import LOAD, SCHEMA_VERSION
 from simulator.terminal import number, percent
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ _AXES = ["goodput_requests_per_s", "offered_requests_per_s"]
 
 def document(directory: Path) -> Document:
     """Return the report of what ``simulate search --by load --out`` wrote."""
-    found = common.read_json(directory / "load.json")
+    found = common.read_study(directory / LOAD, "search", SCHEMA_VERSION, "search again")
     scenario = found["scenario"]
     interrupted = "INTERRUPTED: of the loads that were tried until then. " if found["interrupted"] else ""
     return Document(

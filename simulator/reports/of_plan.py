@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simulator.errors import InputError
 from simulator.planning.files import PLAN, SCHEMA_VERSION
 from simulator.reports import common, known
 from simulator.reports.document import Block, Bullets, Cell, Document, Plot, Section, Table, Text
@@ -28,12 +27,7 @@ def document(directory: Path) -> Document:
     InputError
         If this version doesn't read it.
     """
-    found = common.read_json(directory / PLAN)
-    if found.get("schema_version") != SCHEMA_VERSION:
-        raise InputError(
-            f"cannot read the plan in {directory}: its schema_version is {found.get('schema_version')}, this version "
-            f"reads {SCHEMA_VERSION}; plan again"
-        )
+    found = common.read_study(directory / PLAN, "plan", SCHEMA_VERSION, "plan again")
     scenario = found["scenario"]
     summary = found["summary"]
     took = found["took_s"]

@@ -11,6 +11,7 @@ from simulator import figures
 from simulator.figures.labels import quantity
 from simulator.reports import common, known
 from simulator.reports.document import Block, Bullets, Cell, Document, Plot, Section, Table, Text
+from simulator.studies.search_files import SCHEMA_VERSION, SEARCH
 from simulator.terminal import number, percent, plural
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ _FRONTS: tuple[tuple[str, str, bool], ...] = (
 
 def document(directory: Path) -> Document:
     """Return the report of what ``simulate search --out`` wrote."""
-    found = common.read_json(directory / "search.json")
+    found = common.read_study(directory / SEARCH, "search", SCHEMA_VERSION, "search again")
     scenario = found["scenario"]
     return Document(
         title=f"Parallel plans of {found['model']} on {_nodes(found)}",

@@ -59,12 +59,7 @@ def document(directory: Path) -> Document:
     InputError
         If this version doesn't read it.
     """
-    sweep = common.read_json(directory / SWEEP)
-    if sweep.get("schema_version") != SCHEMA_VERSION:
-        raise InputError(
-            f"cannot read the sweep in {directory}: its schema_version is {sweep.get('schema_version')}, this version "
-            f"reads {SCHEMA_VERSION}; sweep again"
-        )
+    sweep = common.read_study(directory / SWEEP, "sweep", SCHEMA_VERSION, "sweep again")
     means, failures = _means(directory / POINTS), _failures(directory / RUNS)
     subjects = dict.fromkeys(each for kind in sweep["kinds"] for each in known.subjects_of(kind))
     varied = list(_varied(sweep))

@@ -25,6 +25,7 @@ def plan(name: str, rank: int | None, **more: Any) -> dict[str, Any]:
 def search(directory: Path, *plans: dict[str, Any], **more: Any) -> None:
     """Write what ``simulate search --out`` does."""
     found = {
+        "schema_version": 1,
         "model": "m",
         "nodes": 1,
         "node": "dgx<b>",
@@ -98,3 +99,9 @@ def test_a_search_can_be_reported_and_repeated_in_its_directory(tmp_path: Path) 
     for _ in range(2):
         simulator.search(scenario, only=only, out=tmp_path, workers=1, overwrite=True)
         assert "simulate run --scenario best.yaml" in page(tmp_path).whole_text
+
+
+def test_one_of_another_version_is_refused(tmp_path: Path) -> None:
+    search(tmp_path, plan("one", 1), schema_version=99)
+    with pytest.raises(simulator.InputError, match="its schema_version is 99, this version reads 1; search again"):
+        simulator.report(tmp_path)

@@ -78,7 +78,8 @@ def report(result: str | os.PathLike[str] | RunResult, *, out: str | os.PathLike
 def document_of(directory: Path) -> Document:
     """Return the report of a result as data; errors as of `report`."""
     if not directory.is_dir():
-        raise InputError(f"no result in {directory}: there is no such directory; name what --out of a command wrote")
+        what = "that is a file, and no directory" if directory.exists() else "there is no such directory"
+        raise InputError(f"no result in {directory}: {what}; name what --out of a command wrote")
     for marker, (module, _) in KINDS.items():
         if (directory / marker).is_file():
             make: Callable[[Path], Document] = importlib.import_module(module).document

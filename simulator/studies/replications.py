@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from simulator.errors import InputError
 from simulator.scenario import Resample, Scenario
 
@@ -34,20 +36,20 @@ def list_seeds(seeds: int | Sequence[int], first: int = 0) -> list[int]:
     InputError
         If there are none, too many, a negative one or one twice.
     """
-    if isinstance(seeds, int):
+    if isinstance(seeds, int | np.integer):
         if not 1 <= seeds <= MOST_SEEDS:
             raise InputError(f"seeds: from 1 to {MOST_SEEDS:,} replications, got {seeds:,}")
-        return list(range(first, first + seeds))
+        return list(range(first, first + int(seeds)))
     found = list(seeds)
     if not found or len(found) > MOST_SEEDS:
         raise InputError(f"seeds: from 1 to {MOST_SEEDS:,} replications, got {len(found):,}")
     for seed in found:
-        if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+        if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or not 0 <= seed < 2**63:
             raise InputError(f"seeds: a seed is a whole number from 0 to 2^63 - 1, got {seed!r}")
     twice = next((seed for seed in found if found.count(seed) > 1), None)
     if twice is not None:
         raise InputError(f"seeds: {twice} is there twice; a replication is of use once")
-    return found
+    return [int(seed) for seed in found]
 
 
 @dataclass(frozen=True)

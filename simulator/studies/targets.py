@@ -59,7 +59,7 @@ TARGETS: Mapping[str, Target] = {
 
 def target(name: str) -> Target:
     """Return a target by its name; ``ttft_s_p99`` and ``ttft-p99`` are ``ttft_p99``."""
-    wanted = name.replace("-", "_").replace("_s_", "_")
+    wanted = name.strip().lower().replace("-", "_").replace("_s_", "_")
     if wanted not in TARGETS:
         short = [
             *(each for each in TARGETS if "_" not in each or "_per_" in each),

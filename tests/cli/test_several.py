@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from simulator.cli.several import gather_variants, key_of, seeds_of, variants_of
@@ -70,6 +71,8 @@ def test_seeds_are_a_number_or_a_list() -> None:
             seeds_of(text)
     assert list_seeds(3, first=4) == [4, 5, 6]
     assert list_seeds([3, 0]) == [3, 0]
+    assert [type(seed) for seed in list_seeds([0, np.int64(5)])] == [int] * 2  # type: ignore[list-item]
+    assert list_seeds(np.int64(2)) == [0, 1]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

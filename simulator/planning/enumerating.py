@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from simulator.planning.configurations import Configuration
 from simulator.planning.disaggregated import Candidates
-from simulator.planning.fleets import PRICE_GRAIN, Fleet, cheaper
+from simulator.planning.fleets import PRICE_GRAIN, Fleet, count_cheaper, most_able
 from simulator.planning.proving import Prover, Run
 
 MOST_FLEETS = 300
@@ -49,7 +49,7 @@ class Enumeration:
     tried
         Cheaper fleets, all simulated, all failed; dearest first.
     untried
-        How many cheaper fleets were not simulated, for want of capacity.
+        How many cheaper fleets were not simulated, for want of capacity; limits on GPUs are left aside in the count.
     untried_below
         Their capacities add up to no more than this share of the requests.
     disaggregated
@@ -80,10 +80,9 @@ def enumerate_cheaper(
     expect
         Told how many simulations are to come.
     """
-    fleets = sorted(cheaper(able, first.price), key=lambda fleet: (-_nominal(prover, fleet), fleet.price, fleet.text))
-    smaller = {first.changed(each, -1) for each, _ in first.parts}
-    fleets = [*(each for each in fleets[:MOST_FLEETS]), *(each for each in fleets[MOST_FLEETS:] if each in smaller)]
-    everything = sum(1 for _ in cheaper(able, first.price))
+    fleets, others_at_most = most_able(able, first.price, prover.weights, MOST_FLEETS)
+    smaller = [first.changed(part, -1) for part, _ in first.parts]
+    fleets += [each for each in smaller if each.parts and each not in fleets]
     best = first
     left = list(fleets)
     expect(len(left))
@@ -95,12 +94,12 @@ def enumerate_cheaper(
             left = [each for each in left if each.price < best.price - PRICE_GRAIN]
     below = [each for each in fleets if each.price < best.price - PRICE_GRAIN]
     tried = [Tried(each, _nominal(prover, each), tuple(prover.of(each))) for each in below]
-    untried = everything - len(fleets)
+    untried = max(0, round(count_cheaper(able, best.price)) - len(below)) if others_at_most else 0
     return Enumeration(
         best,
         tuple(sorted(tried, key=lambda each: (-each.fleet.price, each.fleet.text))),
         untried,
-        min((_nominal(prover, each) for each in fleets[:MOST_FLEETS]), default=0.0) if untried else 0.0,
+        others_at_most if untried else 0.0,
     )
 
 

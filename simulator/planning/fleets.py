@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
+
+import numpy as np
 
 from simulator.planning.configurations import Configuration
 from simulator.planning.programme import Counts
@@ -12,6 +16,10 @@ from simulator.scenario import Scenario
 
 PRICE_GRAIN = 1e-9
 """Prices that differ by less are equal: what is left of rounding."""
+_FLOORS = (0.95, 0.9, 0.8, 0.6, 0.4, 0.2, 0.0)
+"""Shares of the most that money can buy at which fleets are asked for, in turn, until there are enough: a choice."""
+_PRICE_STEPS = 10_000
+"""Steps of a unit of money by which fleets are counted: a choice."""
 
 
 @dataclass(frozen=True)
@@ -88,26 +96,93 @@ def counts_of(configurations: Sequence[Configuration], fleet: Fleet) -> Counts:
     return tuple(numbers.get(each, 0) for each in configurations)
 
 
-def cheaper(configurations: Sequence[Configuration], below: float) -> Iterator[Fleet]:
-    """Yield every fleet of these configurations, within their limits, whose price is below a price."""
-    limits = {each.choice.gpu: each.choice.at_most for each in configurations}
+def cheaper(
+    configurations: Sequence[Configuration],
+    below: float,
+    weights: Mapping[Configuration, float],
+    at_least: float = 0.0,
+) -> Iterator[Fleet]:
+    """Yield every fleet of these configurations, within their limits, whose price is below a price.
 
-    def grown(place: int, counts: list[int], left: float, used: dict[str, int]) -> Iterator[Fleet]:
-        if place == len(configurations):
-            if any(counts):
-                yield fleet_of(configurations, tuple(counts))
+    There are millions of them below the price of some dozens of replicas (`count_cheaper`): callers take as many as
+    they can use, or ask for `most_able`.
+
+    Parameters
+    ----------
+    weights
+        What one replica counts for, 0 or more.
+    at_least
+        What the replicas of a fleet must count for together; branches that can't come to it are left out.
+    """
+    # What is left of the money buys most of the first of the configurations that are still to be chosen.
+    order = sorted(configurations, key=lambda each: (-weights[each] / each.price, each.text))
+    gains = [*(weights[each] / each.price for each in order), 0.0]
+
+    def grown(counts: Counts, left: float, worth: float, used: Mapping[str, int]) -> Iterator[Fleet]:
+        place = len(counts)
+        if worth + left * gains[place] < at_least:
             return
-        each = configurations[place]
-        limit = limits[each.choice.gpu]
-        number = 0
-        while number * each.price < left - PRICE_GRAIN:
-            taken = used.get(each.choice.gpu, 0) + number * each.gpus
-            if limit is not None and taken > limit:
-                return
-            yield from grown(place + 1, [*counts, number], left - number * each.price, {**used, each.choice.gpu: taken})
-            number += 1
+        if place == len(order):
+            numbers = dict(zip(order, counts, strict=True))
+            if any(counts):
+                yield fleet_of(configurations, tuple(numbers[each] for each in configurations))
+            return
+        each = order[place]
+        gpu, limit = each.choice.gpu, each.choice.at_most
+        most = math.ceil(left / each.price) - 1  # strictly below
+        if limit is not None:
+            most = min(most, (limit - used.get(gpu, 0)) // each.gpus)
+        for number in range(max(most, 0), -1, -1):
+            taken = {**used, gpu: used.get(gpu, 0) + number * each.gpus}
+            yield from grown((*counts, number), left - number * each.price, worth + number * weights[each], taken)
 
-    yield from grown(0, [], below, {})
+    yield from grown((), below - PRICE_GRAIN, 0.0, {})
 
 
-__all__ = ["Fleet", "cheaper", "counts_of", "fleet_of"]
+def most_able(
+    configurations: Sequence[Configuration], below: float, weights: Mapping[Configuration, float], most: int
+) -> tuple[list[Fleet], float]:
+    """Return cheaper fleets, those that count for most first, and what those left out count for at most.
+
+    Parameters
+    ----------
+    most
+        How many at most.
+
+    Returns
+    -------
+    tuple
+        Fleets, and a number: no fleet that was left out counts for more. 0: none was left out.
+    """
+
+    def rank(fleet: Fleet) -> tuple[float, float, str]:
+        return -sum(number * weights[each] for each, number in fleet.parts), fleet.price, fleet.text
+
+    most_of_all = below * max(weights[each] / each.price for each in configurations)
+    sure: list[Fleet] = []
+    floor = most_of_all
+    for share in _FLOORS:
+        found = list(islice(cheaper(configurations, below, weights, share * most_of_all), most + 1))
+        if len(found) > most:
+            others = sorted(set(found) - set(sure), key=rank)
+            return [*sorted(sure, key=rank), *others][:most], floor
+        sure, floor = found, share * most_of_all
+    return sorted(sure, key=rank), 0.0
+
+
+def count_cheaper(configurations: Sequence[Configuration], below: float) -> float:
+    """Return how many fleets of these configurations are below a price; their limits are left aside.
+
+    Prices are rounded to a hundredth of a cent.
+    """
+    ways = np.zeros(max(1, math.ceil((below - PRICE_GRAIN) * _PRICE_STEPS)))
+    ways[0] = 1.0
+    for each in configurations:
+        step = max(1, round(each.price * _PRICE_STEPS))
+        for start in range(step, len(ways), step):  # one replica more
+            stop = min(start + step, len(ways))
+            ways[start:stop] += ways[start - step : stop - step]
+    return float(ways.sum()) - 1.0  # nothing is no fleet
+
+
+__all__ = ["Fleet", "cheaper", "count_cheaper", "counts_of", "fleet_of", "most_able"]

@@ -57,6 +57,22 @@ def test_two_slots_queue_and_are_worse() -> None:
     assert other_way.kept == 8 and other_way.simulated == 0  # the same runs, kept from before
 
 
+def test_what_is_said_of_several_sides_is_by_the_corrected_p_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    variants = {"wide": {KEY: 64}, "narrow": {KEY: 2}, "narrower": {KEY: 1}}
+    found = compare(BASE, variants=variants, seeds=4, by="e2e_mean", workers=1)
+    narrow = found.of("narrow", "e2e_mean")
+    others = [found.of(name, "e2e_mean").pair for name in ("narrow", "narrower")]
+    least, most = sorted(pair.p_value for pair in others if pair is not None and pair.p_value is not None)
+    assert {found.of(name, "e2e_mean").corrected for name in ("narrow", "narrower")} == {
+        2 * least,
+        max(2 * least, most),
+    }
+    assert narrow.verdict == "worse"
+    monkeypatch.setattr("simulator.studies.compare.holm", lambda given: [1.0] * len(given))
+    again = compare(BASE, variants=variants, seeds=4, by="e2e_mean", workers=1)
+    assert again.of("narrow", "e2e_mean").verdict == "unclear"
+
+
 def test_the_same_scenario_twice_is_the_same_in_everything() -> None:
     found = compare(BASE, variants={"a": {KEY: 32}, "b": {KEY: 32}}, seeds=2, workers=1)
     assert {each.verdict for each in found.comparisons if each.side == "b"} == {"same"}

@@ -8,6 +8,7 @@ from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from scipy.optimize import brentq
 
@@ -15,6 +16,7 @@ from simulator import Scenario, highest_load, run
 from simulator.errors import InputError
 from simulator.studies import judging
 from simulator.studies.verdict import Judged
+from workloads import Trace
 
 STEP_S = 0.1
 QUIET: dict[str, Any] = {"workers": 1, "store": False}
@@ -70,6 +72,18 @@ def test_the_best_scenario_runs_again_with_the_figures_of_its_load() -> None:
 
 
 # -------------------------------------------------------------------------------------------------- what may happen
+
+
+def test_blocks_that_are_drawn_are_as_many_requests_at_every_load() -> None:
+    requests = Trace(np.arange(200) / 5.0, np.full(200, 10), np.ones(200, np.int64))
+    base = scenario(objectives={"ttft_s": 0.35}).updated(
+        {"workload.generator": None, "workload.resample": {"block_s": 8.0, "within_s": 16.0}}
+    )
+    found = highest_load(base, trace=requests, **QUIET)
+    for probe in found.probes:
+        assert probe.resample == {"block_s": 8.0 / probe.load, "within_s": 16.0 / probe.load}
+    assert found.sustained is not None and found.best_scenario is not None
+    assert found.best_scenario.to_mapping(everything=True)["workload"]["resample"] == found.sustained.resample
 
 
 def test_processes_and_this_process_find_the_same_and_it_is_kept(tmp_path: Path) -> None:

@@ -161,6 +161,15 @@ def test_a_hopeless_run_is_given_up_early() -> None:
     assert 30 < tally.missed <= late.sum()
 
 
+def test_a_run_whose_requests_are_too_slow_is_given_up_before_any_of_them_ends() -> None:
+    # A request a second, each of 100 s: after 5 s more the first one is too late, and a tenth of 100 soon after.
+    trace = Trace(np.arange(100.0), np.full(100, 10), np.full(100, 1000))
+    watch = VerdictWatch([Demand(Slos(e2e_s=5.0), 0.9)])
+    early = run(scenario(pool={"engine": {"max_num_seqs": 200}}), trace=trace, progress=watch)
+    assert not watch.verdict.is_met and not watch.verdict.is_whole
+    assert early.summary["simulated_s"] < 25
+
+
 @pytest.mark.parametrize("rate", [1.0, 12.0])
 def test_a_run_that_is_not_given_up_is_the_same_to_the_last_bit(rate: float) -> None:
     task = Task(scenario(200, rate))

@@ -1,4 +1,7 @@
-"""Every cheaper fleet, simulated: what makes the answer the cheapest of the enumeration by construction."""
+"""Cheaper fleets, simulated: what makes the answer the cheapest of the enumeration by construction.
+
+All of them up to `MOST_FLEETS`; beyond, those with the most capacity, and how many there were besides is told.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +72,7 @@ class Enumeration:
 def enumerate_cheaper(
     prover: Prover, able: Sequence[Configuration], first: Fleet, expect: Callable[[int], None] = lambda more: None
 ) -> Enumeration:
-    """Simulate every fleet cheaper than one that does; the cheapest that does is the plan.
+    """Simulate the fleets cheaper than one that does, `MOST_FLEETS` at most; the cheapest that does is the plan.
 
     Parameters
     ----------

@@ -5,8 +5,9 @@
 2. An integer programme finds the cheapest fleet whose capacities add up (`programme`). It is simulated on all requests,
    iteration by iteration; if it misses an objective the programme is solved again without it and what it contains.
 3. Capacities don't quite add up, so that neither proves anything. Every cheaper fleet of the configurations that are
-   left is simulated on all requests, too (`enumerating`): a cheaper one that does becomes the plan, until none is left.
-   A plan does on the trace and on replications of it (seeds).
+   left is simulated on all requests, too (`enumerating`; where there are too many, those with the most capacity, and
+   the result says how many were not): a cheaper one that does becomes the plan, until none is left. A plan does on the
+   trace and on replications of it (seeds).
 """
 
 from __future__ import annotations
